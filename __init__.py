@@ -1,0 +1,59 @@
+"""headatlas: a workbench for attention heads.
+
+Nothing is imported here at import time: every public name is fetched from its room on first use,
+so `import headatlas` takes milliseconds and needs neither torch nor plotly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "load": "probes.models",
+    "Model": "probes.models",
+    "all_models": "probes.models",
+    "batch": "probes.forward",
+    "observe": "probes.forward",
+    "measure": "probes.measure",
+    "probe": "probes.probe",
+    "all_probes": "probes.catalog",
+    "AttentionStats": "kernels.stats",
+    "Example": "data.examples",
+    "TokenBatch": "data.tokens",
+    "all_datasets": "data.catalog",
+    "open_store": "data.store",
+    "Run": "data.store",
+    "atlas": "dashboards.figures",
+    "head": "dashboards.figures",
+    "serve": "dashboards.app",
+    "bench": "probes.bench",
+}
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from .dashboards.app import serve
+    from .dashboards.figures import atlas, head
+    from .data.catalog import all_datasets
+    from .data.examples import Example
+    from .data.store import Run, open_store
+    from .data.tokens import TokenBatch
+    from .kernels.stats import AttentionStats
+    from .probes.bench import bench
+    from .probes.catalog import all_probes
+    from .probes.forward import batch, observe
+    from .probes.measure import measure
+    from .probes.models import Model, all_models, load
+    from .probes.probe import probe
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"headatlas has no {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,151 @@
+"""The definition of every attention statistic: full softmax maps in plain torch and float64.
+
+Slow and O(n^2) in memory on purpose: it is what the streaming and Triton code is held against, and what models outside
+the attention interface are measured with. `statistics_of_weights` takes any weights, wherever they come from.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .inputs import AttentionInputs
+from .stats import BLOCK_SIZE, parameters, split_name
+
+
+def reference_stats(inputs: AttentionInputs, needs: frozenset[str]) -> dict[str, Tensor]:
+    """Every field of `needs` from the materialised weights, float64."""
+    logits, visible = materialised_logits(inputs)
+    masked = logits.masked_fill(~visible, -torch.inf)
+    everything = masked
+    if inputs.sink_logits is not None:
+        sink = inputs.sink_logits.double().view(1, -1, 1, 1).expand(*masked.shape[:3], 1)
+        everything = torch.cat([masked, sink], dim=-1)
+    logsumexp = everything.logsumexp(-1)
+    weights = torch.exp(masked - logsumexp[..., None]).masked_fill(~visible, 0.0)
+    empty = ~visible.any(-1)
+    return statistics_of_weights(inputs, needs, weights, masked, logsumexp.masked_fill(empty, -torch.inf), visible)
+
+
+def materialised_logits(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    """z and visibility, both [batch, head, query, key]; z is finite also where nothing is visible."""
+    batch, heads, queries, keys = inputs.shape
+    key = inputs.key.double().repeat_interleave(inputs.repeats, dim=1)
+    logits = inputs.scale * inputs.query.double() @ key.transpose(-1, -2)
+    if inputs.softcap is not None:
+        logits = inputs.softcap * torch.tanh(logits / inputs.softcap)
+    if inputs.bias is not None:
+        logits = logits + inputs.bias.double()
+    seen = inputs.visibility.block(slice(0, batch), 0, queries, 0, keys, logits.device)
+    return logits, seen[:, None].expand(batch, heads, queries, keys)
+
+
+def statistics_of_weights(
+    inputs: AttentionInputs, needs: frozenset[str], weights: Tensor, logits: Tensor, logsumexp: Tensor, visible: Tensor
+) -> dict[str, Tensor]:
+    """Every field of `needs` for given weights p, masked logits z and visibility, each [batch, head, query, key]."""
+    peak = logits.amax(-1)
+    shifted = (logits - peak[..., None]).masked_fill(~visible, 0.0)
+    distance = _distance(inputs)
+    out = {"visible_keys": visible.sum(-1)}
+    simple = {
+        "logsumexp": lambda: logsumexp,
+        "max_logit": lambda: peak,
+        "max_weight": lambda: weights.amax(-1),
+        "argmax_key": lambda: weights.argmax(-1),
+        "row_mass": lambda: weights.sum(-1),
+        "entropy": lambda: -torch.xlogy(weights, weights).sum(-1),
+        "sum_squares": lambda: weights.square().sum(-1),
+        "logit_sum": lambda: shifted.sum(-1),
+        "logit_sum_squares": lambda: shifted.square().sum(-1),
+        "mean_distance": lambda: (weights * distance).sum(-1),
+        "mean_square_distance": lambda: (weights * distance.square()).sum(-1),
+        "duplicate_mass": lambda: (weights * _same_token(inputs, 0)).sum(-1),
+        "induction_mass": lambda: (weights * _same_token(inputs, 1)).sum(-1),
+        "duplicate_keys": lambda: (_same_token(inputs, 0) & visible).sum(-1),
+        "induction_keys": lambda: (_same_token(inputs, 1) & visible).sum(-1),
+        "group_mass": lambda: weights @ _one_hot(inputs, "key")[:, None],
+        "value_weighted_mass": lambda: (weights * _value_norms(inputs)) @ _one_hot(inputs, "key")[:, None],
+        "output": lambda: weights @ inputs.value.double().repeat_interleave(inputs.repeats, dim=1),  # type: ignore[union-attr]
+        "received": lambda: _real(inputs, weights).sum(-2),
+        "received_by_group": lambda: _real(inputs, weights).mT @ _one_hot(inputs, "query")[:, None],
+        "pooled_mean": lambda: _pooled_mean(inputs, weights),
+        "pooled_max": lambda: _pooled_max(inputs, weights),
+    }
+    for name in needs - {"visible_keys"}:
+        base, arguments = split_name(name)
+        if base in simple:
+            out[name] = simple[base]()
+        elif base == "weight_at":
+            out[name] = _weight_at(weights, inputs.targets[arguments[0]])
+    for name, (limit,) in parameters(needs, "clipped_distance"):
+        out[name] = (weights * distance.clamp(max=limit)).sum(-1)
+    for name, (width,) in parameters(needs, "window_mass"):
+        out[name] = (weights * (distance < width)).sum(-1)
+    for name, (low, high) in parameters(needs, "future_average"):
+        out[name] = _future_average(inputs, weights, low, high)
+    return out
+
+
+def _offsets(inputs: AttentionInputs) -> Tensor:
+    """(i + offset) - j, [query, key]."""
+    _, _, queries, keys = inputs.shape
+    device = inputs.query.device
+    query = torch.arange(queries, device=device, dtype=torch.float64)[:, None] + inputs.visibility.offset
+    return query - torch.arange(keys, device=device, dtype=torch.float64)[None, :]
+
+
+def _distance(inputs: AttentionInputs) -> Tensor:
+    return _offsets(inputs).abs()
+
+
+def _one_hot(inputs: AttentionInputs, of: str) -> Tensor:
+    return torch.nn.functional.one_hot(inputs.labels(of), inputs.group_count).double()
+
+
+def _real(inputs: AttentionInputs, weights: Tensor) -> Tensor:
+    return weights * inputs.real_queries()[:, None, :, None]
+
+
+def _value_norms(inputs: AttentionInputs) -> Tensor:
+    norms = inputs.value.double().norm(dim=-1).repeat_interleave(inputs.repeats, dim=1)  # type: ignore[union-attr]
+    return norms[:, :, None, :]
+
+
+def _same_token(inputs: AttentionInputs, shift: int) -> Tensor:
+    """bool [batch, 1, query, key]: key j - shift holds the query's token and is another position."""
+    query, key = inputs.query_tokens, inputs.key_tokens
+    assert query is not None and key is not None
+    before = torch.cat([key.new_full((key.shape[0], shift), -1), key[:, : key.shape[1] - shift]], dim=1)
+    same = (query[:, :, None] == before[:, None, :]) & (before >= 0)[:, None, :]
+    return (same & (_offsets(inputs) != -shift))[:, None]
+
+
+def _weight_at(weights: Tensor, target: Tensor) -> Tensor:
+    index = target.clamp(min=0)[:, None, :, None].expand(*weights.shape[:3], 1)
+    return weights.gather(-1, index).squeeze(-1) * (target >= 0)[:, None]
+
+
+def _future_average(inputs: AttentionInputs, weights: Tensor, low: int, high: int) -> Tensor:
+    band = ((_offsets(inputs) >= low) & (_offsets(inputs) <= high)).double()
+    real = inputs.real_queries().double()[:, None]
+    count = real @ band
+    return torch.where(count > 0, (_real(inputs, weights) * band).sum(-2) / count.clamp(min=1), 0.0)
+
+
+def _pooled_mean(inputs: AttentionInputs, weights: Tensor) -> Tensor:
+    block = _blocks(_real(inputs, weights)).sum((3, 5))
+    count = _blocks(inputs.real_queries()[:, None, :, None].double()).sum((3, 5))
+    return block / count.clamp(min=1)
+
+
+def _pooled_max(inputs: AttentionInputs, weights: Tensor) -> Tensor:
+    return _blocks(_real(inputs, weights)).amax((3, 5))
+
+
+def _blocks(values: Tensor) -> Tensor:
+    """[..., query, key] -> [batch, head, query block, BLOCK_SIZE, key block, BLOCK_SIZE], padded with zeros."""
+    batch, heads, queries, keys = values.shape
+    padded = torch.nn.functional.pad(values, (0, -keys % BLOCK_SIZE, 0, -queries % BLOCK_SIZE))
+    rows, columns = -(-queries // BLOCK_SIZE), -(-keys // BLOCK_SIZE)
+    return padded.view(batch, heads, rows, BLOCK_SIZE, columns, BLOCK_SIZE)

@@ -1,0 +1,148 @@
+"""Attention calls caught inside a running transformers model, without an n x n tensor.
+
+`capture(model, watch)` registers one attention function and one mask function under the same name, switches every
+config of the model to it, and hands each call to `watch` as `AttentionInputs`. The function returns the attention
+output of the model's own rule (window, soft-cap, sink logits, position bias), so logits stay what they were. Whatever
+happens inside the block, the model is left as it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from ..kernels.dispatch import attention_stats
+from ..kernels.inputs import AttentionInputs, Visibility
+from .masks import MaskRule, dense_visibility, implied_visibility, mask_rule
+
+NAME = "headatlas"
+Watch = Callable[[torch.nn.Module, AttentionInputs], Tensor | None]
+"""watch(module, inputs) -> the attention output [batch, head, query, d_head] if it computed one, else None."""
+
+HARMLESS = frozenset(
+    "position_ids use_cache output_attentions output_hidden_states output_router_logits cache_position return_dict "
+    "cu_seq_lens_q cu_seq_lens_k max_length_q max_length_k num_items_in_batch deterministic logits_to_keep "
+    "sliding_window encoder_hidden_states encoder_attention_mask past_key_values is_training token_type_ids "
+    "mm_token_type_ids image_grid_thw attention_type layer_idx head_mask position_embeddings".split()
+)
+"""Keyword arguments that leave the distribution alone (a window is already in the mask)."""
+
+_watch: ContextVar[Watch | None] = ContextVar("headatlas_watch", default=None)
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | MaskRule | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    position_bias: Tensor | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """The attention function that models call: the model's own output, and the call shown to whoever watches."""
+    unknown = sorted(name for name, value in others.items() if value is not None and name not in HARMLESS)
+    if unknown:
+        raise NotImplementedError(
+            f"{type(module).__name__} passes {', '.join(unknown)} to its attention function; headatlas does not know "
+            "whether that changes the weights, so it refuses to report statistics of this model"
+        )
+    visibility = _visibility(module, query, key, attention_mask, is_causal)
+    inputs = AttentionInputs(
+        query=query,
+        key=key,
+        value=value,
+        scale=query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        visibility=visibility,
+        softcap=softcap,
+        sink_logits=s_aux,
+        bias=position_bias,
+    )
+    watch = _watch.get()
+    output = watch(module, inputs) if watch is not None else None
+    if output is None:
+        output = attention_output(inputs)
+    return output.to(value.dtype).transpose(1, 2).contiguous(), None
+
+
+def _visibility(
+    module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor | MaskRule | None, is_causal: bool | None
+) -> Visibility:
+    if isinstance(mask, MaskRule):
+        return mask.visibility
+    if mask is None:
+        return implied_visibility(module, query, key, is_causal)
+    return dense_visibility(mask[..., : key.shape[2]])
+
+
+def sdpa_suffices(inputs: AttentionInputs) -> bool:
+    """Whether stock SDPA computes this call without an n x n mask."""
+    view = inputs.visibility
+    plain = inputs.softcap is None and inputs.sink_logits is None and inputs.bias is None and view.rule is None
+    _, _, queries, keys = inputs.shape
+    unbounded = view.before is None or view.before >= keys + abs(view.offset)
+    causal = view.after == 0 and view.offset == 0 and queries == keys and view.key_mask is None
+    everything = view.after is None or (view.after == 0 and view.offset >= keys - 1)
+    return plain and unbounded and (causal or everything)
+
+
+def attention_output(inputs: AttentionInputs) -> Tensor:
+    """sum_j p_ij v_j, [batch, head, query, d_head], by SDPA where it needs no mask tensor, else block by block."""
+    if not sdpa_suffices(inputs):
+        return attention_stats(inputs, frozenset({"output"}))["output"]
+    view = inputs.visibility
+    mask = None if view.key_mask is None else view.key_mask[:, None, None, :]
+    causal = view.after == 0 and inputs.shape[2] > 1
+    return torch.nn.functional.scaled_dot_product_attention(
+        inputs.query, inputs.key, inputs.value, attn_mask=mask, is_causal=causal, scale=inputs.scale,
+        enable_gqa=inputs.repeats > 1,
+    )  # fmt: skip
+
+
+AttentionInterface.register(NAME, attention_forward)
+AttentionMaskInterface.register(NAME, mask_rule)
+
+
+def configs(model: PreTrainedModel) -> list[Any]:
+    """Every config object that some module of the model reads its attention implementation from."""
+    found: dict[int, Any] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "_attn_implementation"):
+            found[id(config)] = config
+            for name in getattr(config, "sub_configs", {}):
+                inner = getattr(config, name, None)
+                if inner is not None:
+                    found[id(inner)] = inner
+    return list(found.values())
+
+
+@contextmanager
+def capture(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
+    """Show every attention call of `model` to `watch` inside the block; evaluation mode, no gradients."""
+    before = [(config, config.__dict__.get("_attn_implementation_internal")) for config in configs(model)]
+    training = [module for module in model.modules() if module.training]
+    token = _watch.set(watch)
+    try:
+        for config, _ in before:
+            config.__dict__["_attn_implementation_internal"] = NAME
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for config, implementation in before:
+            config.__dict__["_attn_implementation_internal"] = implementation
+        for module in training:
+            module.training = True
+        _watch.reset(token)
+

@@ -1,0 +1,71 @@
+"""All probes there are: the files of `library/`, installed entry points, and a user's own file."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import importlib.util
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from ..data.errors import UserError, near_miss
+from .probe import Probe
+
+ENTRY_POINTS = "headatlas.probes"
+
+
+@cache
+def all_probes() -> dict[str, Probe]:
+    """Every probe by name, sorted by family and then as they stand in their files."""
+    found: dict[str, Probe] = {}
+    for path in sorted((Path(__file__).parent / "library").glob("*.py")):
+        module = importlib.import_module(f".library.{path.stem}", __package__)
+        found |= {item.name: item for item in vars(module).values() if isinstance(item, Probe)}
+    for point in entry_points(group=ENTRY_POINTS):
+        item = point.load()
+        found[item.name] = item
+    return found
+
+
+def select(patterns: str | Iterable[str]) -> list[Probe]:
+    """Probes by name, family, glob, `all`, or `./file.py:name`; a comma-separated text or a list. Order as given."""
+    words = patterns.split(",") if isinstance(patterns, str) else list(patterns)
+    chosen: dict[str, Probe] = {}
+    for word in (word.strip() for word in words):
+        chosen |= {item.name: item for item in _matching(word)}
+    if not chosen:
+        raise UserError("no probe was named; expected names such as sink_rate,entropy or `all`")
+    return list(chosen.values())
+
+
+def _matching(word: str) -> Sequence[Probe]:
+    known = all_probes()
+    if ".py:" in word:
+        return [_from_file(word)]
+    if word == "all":
+        return list(known.values())
+    if word in known:
+        return [known[word]]
+    found = [item for item in known.values() if word == item.family or fnmatch.fnmatch(item.name, word)]
+    if not found:
+        names = [*known, *{item.family for item in known.values()}]
+        raise UserError(f"unknown probe {word!r}.{near_miss(word, names)} `headatlas probes` lists them")
+    return found
+
+
+def _from_file(word: str) -> Probe:
+    path, _, name = word.rpartition(":")
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"probe {word!r}: expected a Python file, {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"headatlas_user_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    item = getattr(module, name, None)
+    if not isinstance(item, Probe):
+        probes = [key for key, value in vars(module).items() if isinstance(value, Probe)]
+        raise UserError(f"probe {word!r}: {file.name} has no probe called {name}; it has {', '.join(probes) or 'none'}")
+    return item

@@ -1,0 +1,117 @@
+"""Attention calls of models outside the attention interface, caught where they call torch.
+
+bloom, gptj and mpt compute their own softmax, falcon calls SDPA itself. A TorchFunctionMode sees both while one of the
+model's attention modules runs. SDPA gives queries and keys, which are streamed as everywhere else; a softmax gives
+logits and weights, exact but materialised, so those models are for short prompts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
+
+from ..kernels.inputs import AttentionInputs, Visibility
+from .masks import dense_visibility
+
+MAX_KEYS = 8192
+"""Longest sequence for which the maps are materialised."""
+ATTENTION = re.compile(r"(?<!Flash)Attention$")
+SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
+
+
+@dataclass(frozen=True)
+class MaterialisedCall:
+    """Masked logits and weights [batch, head, query, key] of one call, as the model computed them."""
+
+    logits: Tensor
+    weights: Tensor
+
+    @property
+    def visible(self) -> Tensor:
+        """bool [batch, head, query, key]; a masked logit is -inf or the lowest number of its type."""
+        return self.logits > torch.finfo(self.logits.dtype).min / 2
+
+    def inputs(self) -> AttentionInputs:
+        """A call of the same shape, to carry labels; its queries and keys are placeholders."""
+        batch, heads, queries, keys = self.weights.shape
+        empty = self.weights.new_zeros(1).expand
+        causal = not bool(self.visible[..., 0, 1:].any()) if queries > 1 else True
+        return AttentionInputs(
+            query=empty(batch, heads, queries, 1),
+            key=empty(batch, heads, keys, 1),
+            visibility=Visibility(after=0 if causal else None, offset=keys - queries),
+        )
+
+
+Watch = Callable[[nn.Module, "MaterialisedCall | AttentionInputs"], None]
+
+
+def sdpa_inputs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> AttentionInputs:
+    """A call of `scaled_dot_product_attention` (same arguments) as `AttentionInputs`."""
+    view = Visibility(after=0 if is_causal else None)
+    bias = None
+    if attn_mask is not None:
+        batch, _, queries, _ = query.shape
+        mask = attn_mask.expand(batch, attn_mask.shape[1], queries, key.shape[2])
+        view = dense_visibility(mask[:, :1])
+        bias = None if mask.dtype == torch.bool else mask.clamp(min=torch.finfo(mask.dtype).min / 4)
+    return AttentionInputs(
+        query, key, value, scale=query.shape[-1] ** -0.5 if scale is None else scale, visibility=view, bias=bias
+    )
+
+
+@dataclass
+class _Reader(TorchFunctionMode):
+    """Passes every softmax over keys, and every SDPA call, made inside an attention module to `watch`."""
+
+    watch: Watch
+    inside: list[nn.Module] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(options or {}))
+        if self.inside and function in SOFTMAX and result.dim() == 4:
+            self.watch(self.inside[-1], MaterialisedCall(arguments[0].detach(), result.detach()))
+        elif self.inside and function is torch.nn.functional.scaled_dot_product_attention:
+            self.watch(self.inside[-1], sdpa_inputs(*arguments, **(options or {})))
+        return result
+
+
+@contextmanager
+def capture_materialised(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
+    """Show every softmax and SDPA call of `model`'s attention modules to `watch` inside the block."""
+    reader = _Reader(watch)
+    training = [module for module in model.modules() if module.training]
+    with ExitStack() as stack:
+        for module in model.modules():
+            if ATTENTION.search(type(module).__name__):
+                enter = module.register_forward_pre_hook(lambda entered, _: reader.inside.append(entered))
+                leave = module.register_forward_hook(lambda *_: (reader.inside.pop(), None)[1], always_call=True)
+                stack.callback(enter.remove)
+                stack.callback(leave.remove)
+        stack.callback(lambda: [setattr(module, "training", True) for module in training])
+        model.eval()
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(reader)
+        yield

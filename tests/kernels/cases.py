@@ -1,0 +1,82 @@
+"""Attention calls of every kind, small enough to be materialised in float64."""
+
+from __future__ import annotations
+
+import torch
+
+from headatlas.kernels.inputs import AttentionInputs, Visibility
+
+EVERYTHING = frozenset(
+    {
+        "visible_keys", "logsumexp", "max_logit", "max_weight", "row_mass", "entropy", "sum_squares", "logit_sum",
+        "logit_sum_squares", "mean_distance", "mean_square_distance", "clipped_distance:10", "clipped_distance:200",
+        "window_mass:1", "window_mass:16", "window_mass:150", "duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys", "weight_at:first",
+        "weight_at:some", "group_mass", "value_weighted_mass", "output", "received", "received_by_group",
+        "future_average:0:5", "future_average:10:100", "pooled_mean", "pooled_max",
+    }
+)  # fmt: skip
+
+
+def make(
+    batch=2, heads=4, kv_heads=2, queries=200, keys=None, width=16, *, seed=0, visibility=None, groups=3, **rules
+) -> AttentionInputs:
+    """A random call with labels, tokens and targets for every statistic."""
+    keys = queries if keys is None else keys
+    random = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random)
+
+    def integers(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(high, shape, generator=random)
+
+    rules = {name: rule(normal) if callable(rule) else rule for name, rule in rules.items()}
+    return AttentionInputs(
+        query=2 * normal(batch, heads, queries, width), key=normal(batch, kv_heads, keys, width),
+        value=normal(batch, kv_heads, keys, width), scale=width**-0.5, visibility=visibility or Visibility(after=0),
+        key_groups=integers(groups, batch, keys).to(torch.int8), query_groups=integers(groups, batch, queries).to(torch.int8),
+        group_count=groups, query_tokens=integers(9, batch, queries), key_tokens=integers(9, batch, keys),
+        targets={"first": torch.zeros(batch, queries, dtype=torch.long), "some": integers(keys + 1, batch, queries) - 1},
+        **rules,
+    )  # fmt: skip
+
+
+def lengths_mask(lengths: list[int], size: int, left: bool = False) -> torch.Tensor:
+    """bool [batch, size], True for the first (or last) `lengths` positions."""
+    positions = torch.arange(size)[None]
+    real = torch.tensor(lengths)[:, None]
+    return positions >= size - real if left else positions < real
+
+
+def cases() -> dict[str, AttentionInputs]:
+    """One call per rule, and some of them together."""
+    right = lengths_mask([200, 131], 200)
+    left = lengths_mask([200, 131], 200, left=True)
+    return {
+        "causal": make(),
+        "full": make(visibility=Visibility()),
+        "window": make(visibility=Visibility(before=31, after=0)),
+        "narrow window": make(visibility=Visibility(before=3, after=0), queries=300),
+        "wide window": make(visibility=Visibility(before=150, after=0), queries=333),
+        "two-sided window": make(visibility=Visibility(before=20, after=20), queries=333),
+        "one token": make(queries=1),
+        "odd length": make(queries=63, kv_heads=4),
+        "multi-query": make(queries=65, kv_heads=1),
+        "right padding": make(visibility=Visibility(after=0, query_mask=right)),
+        "left padding": make(visibility=Visibility(after=0, key_mask=left, query_mask=left)),
+        "padded encoder": make(visibility=Visibility(key_mask=right, query_mask=right)),
+        "left padding and window": make(visibility=Visibility(before=40, after=0, key_mask=left, query_mask=left)),
+        "rule": make(visibility=Visibility(after=0, rule=lambda b, q, k: (q // 50 == k // 50) | (k < 2 + b))),
+        "cache": make(queries=30, keys=200, visibility=Visibility(after=0, offset=170)),
+        "cross": make(queries=40, keys=200, visibility=Visibility()),
+        "queries before keys": make(queries=150, keys=20, visibility=Visibility(after=0, offset=-130)),
+        "softcap": make(softcap=1.5),
+        "sink logits": make(sink_logits=lambda normal: 2 * normal(4)),
+        "huge sink logits": make(sink_logits=torch.tensor([200.0, 0.0, -200.0, 90.0])),
+        "bias": make(bias=lambda normal: normal(1, 4, 200, 200)),
+        "bias of one head": make(bias=lambda normal: normal(2, 1, 200, 200)),
+        "everything": make(
+            visibility=Visibility(before=60, after=0, key_mask=left, query_mask=left),
+            softcap=2.0, sink_logits=lambda normal: normal(4), bias=lambda normal: normal(1, 4, 200, 200),
+        ),
+    }  # fmt: skip
