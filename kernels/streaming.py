@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .inputs import AttentionInputs
 from .stats import BLOCK_SIZE, split_name
-from .tile import Pass, Tile
+from .tile import BITS, Pass, Tile
 
 
 def streaming_stats(
@@ -45,7 +45,7 @@ def _max_logit(tile: Tile, _: Arguments) -> Tensor:
 
 def _entropy(tile: Tile, _: Arguments) -> Tensor:
     above = torch.where(tile.total > 0, tile.logsumexp - tile.peak, 0.0)
-    return above * tile.total * tile.norm - tile.dot(tile.shifted)
+    return above * tile.total * tile.norm - tile.dot(tile.shifted) / BITS
 
 
 def _sum_squares(tile: Tile, _: Arguments) -> Tensor:
@@ -53,11 +53,12 @@ def _sum_squares(tile: Tile, _: Arguments) -> Tensor:
 
 
 def _logit_sum(tile: Tile, _: Arguments) -> Tensor:
-    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted()]).sum(0)
+    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted()]).sum(0) / BITS
 
 
 def _logit_sum_squares(tile: Tile, _: Arguments) -> Tensor:
-    return torch.stack([torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted()]).sum(0)
+    squares = [torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted()]
+    return torch.stack(squares).sum(0) / BITS**2
 
 
 def _mean_distance(tile: Tile, _: Arguments) -> Tensor:
@@ -96,6 +97,28 @@ def _weight_at(tile: Tile, arguments: Arguments) -> Tensor:
     return tile.weights.gather(-1, index).squeeze(-1) * tile.norm * inside[:, None, None]
 
 
+def _by_group(tile: Tile, name: str) -> Tensor:
+    """The columns of the labels that occur, put in their places among all groups."""
+    whole = tile.block.whole
+    return _spread(tile.columns(name), whole.key_labels, whole.inputs.group_count)
+
+
+def _spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
+    """values [..., label that occurs] as [..., group], 0 elsewhere."""
+    return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
+
+
+def _argmax_key(tile: Tile, _: Arguments) -> Tensor:
+    """The block that holds the maximum first, then the key inside it: an argmax over all keys is slow."""
+    if tile.shape[-1] < 4 * BLOCK_SIZE:
+        return tile.weights.argmax(-1) + tile.block.low
+    columns = tile.block_maxima.argmax(-1, keepdim=True)
+    first = (columns * BLOCK_SIZE).clamp(max=tile.shape[-1] - BLOCK_SIZE)
+    keys = first + torch.arange(BLOCK_SIZE, device=first.device)
+    inside = tile.weights.gather(-1, keys).argmax(-1)
+    return first.squeeze(-1) + inside + tile.block.low
+
+
 def _output(tile: Tile, _: Arguments) -> Tensor:
     block, (batch, kv_heads, repeats, rows, keys) = tile.block, tile.shape
     value = block.whole.value[block.batches, tile.kv_heads, block.low : block.high]  # type: ignore[index]
@@ -110,7 +133,7 @@ ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
     "logsumexp": _logsumexp,
     "max_logit": _max_logit,
     "max_weight": lambda tile, _: tile.norm,
-    "argmax_key": lambda tile, _: tile.weights.argmax(-1) + tile.block.low,
+    "argmax_key": _argmax_key,
     "row_mass": lambda tile, _: tile.total * tile.norm,
     "entropy": _entropy,
     "sum_squares": _sum_squares,
@@ -125,8 +148,8 @@ ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
     "duplicate_keys": lambda tile, _: tile.block.count_seen(tile.block.duplicates).expand(tile.shape[:4]),
     "induction_keys": lambda tile, _: tile.block.count_seen(tile.block.continuations).expand(tile.shape[:4]),
     "weight_at": _weight_at,
-    "group_mass": lambda tile, _: tile.columns("group_mass"),
-    "value_weighted_mass": lambda tile, _: tile.columns("value_weighted_mass"),
+    "group_mass": lambda tile, _: _by_group(tile, "group_mass"),
+    "value_weighted_mass": lambda tile, _: _by_group(tile, "value_weighted_mass"),
     "output": _output,
 }
 """Row statistics: each returns [batch, kv_head, repeat, query, ...] for one tile."""
@@ -139,7 +162,8 @@ def _received(tile: Tile, _: Arguments) -> Tensor:
 
 def _received_by_group(tile: Tile, _: Arguments) -> Tensor:
     _, groups = tile.block.column_rows
-    return tile.column_sums[..., :groups, :].mT
+    whole = tile.block.whole
+    return _spread(tile.column_sums[..., :groups, :].mT, whole.query_labels, whole.inputs.group_count)
 
 
 def _future(tile: Tile, arguments: Arguments) -> Tensor:
@@ -165,12 +189,12 @@ def _pooled_mean(tile: Tile, _: Arguments) -> Tensor:
 
 
 def _pooled_max(tile: Tile, _: Arguments) -> Tensor:
-    whole = tile.shape[-1] - tile.shape[-1] % BLOCK_SIZE
-    columns = tile.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)).amax(-1)
-    if whole < tile.shape[-1]:
-        columns = torch.cat([columns, tile.weights[..., whole:].amax(-1, keepdim=True)], dim=-1)
-    columns = columns * (tile.norm * tile.block.real[:, None, None])[..., None]
-    return torch.nn.functional.pad(columns, (0, 0, 0, -tile.shape[3] % BLOCK_SIZE)).unflatten(-2, (-1, BLOCK_SIZE)).amax(-2)
+    columns = tile.block_maxima * (tile.norm * tile.block.real[:, None, None])[..., None]
+    return (
+        torch.nn.functional.pad(columns, (0, 0, 0, -tile.shape[3] % BLOCK_SIZE))
+        .unflatten(-2, (-1, BLOCK_SIZE))
+        .amax(-2)
+    )
 
 
 KEYS: dict[str, Callable[[Tile, Arguments], Tensor]] = {

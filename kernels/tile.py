@@ -7,6 +7,7 @@ Axes inside a tile: [batch, kv_head, repeat, query, key], where head = kv_head *
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,10 @@ TILE_ELEMENTS = 1 << 20
 """Elements of one tile: 4 MB in float32 stay in a CPU's cache."""
 FLOOR = -1e30
 """A masked logit: finite, so that weight * logit is 0 and not NaN."""
+BITS = math.log2(math.e)
+"""Bits of a nat."""
+NEAR_FIELDS = ("window_mass", "clipped_distance")
+"""Statistics whose parameter says how many tokens around a query must be looked at one by one."""
 FAR_COLUMNS = 3
 """Linear columns of one far side: 1, distance, distance squared."""
 
@@ -37,24 +42,30 @@ class Pass:
         self.centre = None if inputs.softcap is not None else key.mean(2, keepdim=True)
         self.key = (key if self.centre is None else key - self.centre).contiguous()
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]
-        self.near = max([ROW_BLOCK, *(n for base in ("window_mass", "clipped_distance") for _, (n,) in parameters(needs, base))])
+        self.near = max([0, *(n for base in NEAR_FIELDS for _, (n,) in parameters(needs, base))])
+        self.query_labels = inputs.labels("query").unique()
         self.columns: dict[str, slice] = {}
         self.linear = self._linear_columns()
         self.buffers = torch.empty(3, 0, dtype=dtype, device=key.device)
 
     def _linear_columns(self) -> Tensor | None:
-        """[batch, kv_head or 1, key, column]: what weights @ columns must yield; the far columns are filled by each block."""
+        """[batch, kv_head or 1, key, column]: what weights @ columns must yield.
+
+        Groups have a column each where some key carries the label; the far columns are filled in by each block.
+        """
         parts: list[Tensor] = []
         inputs, dtype = self.inputs, self.dtype
         batch, _, _, keys = inputs.shape
-        groups = torch.nn.functional.one_hot(inputs.labels("key"), inputs.group_count).to(dtype)[:, None]
+        labels = inputs.labels("key")
+        self.key_labels = labels.unique()
+        groups = (labels[..., None] == self.key_labels).to(dtype)[:, None]
         if "group_mass" in self.needs:
             parts.append(groups)
-            self.columns["group_mass"] = slice(0, inputs.group_count)
+            self._add_column("group_mass", groups.shape[-1])
         if "value_weighted_mass" in self.needs:
             norms = inputs.value.to(dtype).norm(dim=-1)  # type: ignore[union-attr]
             parts.append(groups * norms[..., None])
-            self._add_column("value_weighted_mass", inputs.group_count)
+            self._add_column("value_weighted_mass", groups.shape[-1])
         if any(name.startswith(("mean_distance", "mean_square", "clipped_distance")) for name in self.needs):
             sides = ("left",) if inputs.visibility.causal else ("left", "right")
             parts.append(groups.new_zeros(batch, 1, keys, FAR_COLUMNS * len(sides)))
@@ -204,7 +215,7 @@ class Block:
         rows = self.real[:, None]
         if "received_by_group" in self.whole.needs:
             labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
-            groups = torch.nn.functional.one_hot(labels, self.inputs.group_count).to(rows.dtype)
+            groups = (labels[..., None] == self.whole.query_labels).to(rows.dtype)
             rows = groups.mT * rows
         count = rows.shape[1]
         if "pooled_mean" in self.whole.needs:
@@ -256,7 +267,11 @@ class Block:
 
 
 class Tile:
-    """The softmax of a few heads of one block: weights = exp(z - peak), norm = exp(peak - logsumexp)."""
+    """The softmax of a few heads of one block: weights = exp(z - peak), norm = exp(peak - logsumexp).
+
+    Logits are kept in bits (z log2 e): exp2 is several times faster than exp on a CPU. `peak` and `logsumexp` are in
+    nats again, without the share `common` that all keys have.
+    """
 
     def __init__(self, block: Block, kv_heads: slice, repeats: slice) -> None:
         self.block, self.kv_heads, self.repeats = block, kv_heads, repeats
@@ -269,24 +284,27 @@ class Tile:
         return self.block.batches, self.kv_heads, self.repeats
 
     def _score(self) -> None:
-        """shifted = z - max z, with z from centred keys and masked cells at FLOOR."""
+        """shifted = (z - max z) log2 e, with z from centred keys and masked cells at FLOOR."""
         block, whole = self.block, self.block.whole
-        query = whole.query[self.heads][:, :, :, block.start : block.stop].to(whole.dtype) * whole.inputs.scale
+        query = whole.query[self.heads][:, :, :, block.start : block.stop].to(whole.dtype)
+        query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
         batch, kv_heads, repeats, rows, width = query.shape
         self.shape = (batch, kv_heads, repeats, rows, block.high - block.low)
         key = whole.key[block.batches, self.kv_heads, block.low : block.high].reshape(batch * kv_heads, -1, width)
         flat = whole.buffer(0, batch * kv_heads, repeats * rows, self.shape[-1])
         torch.bmm(query.reshape(batch * kv_heads, repeats * rows, width), key.mT, out=flat)
         logits = flat.view(self.shape)
-        self.common = 0.0 if whole.centre is None else (query @ whole.centre[self.heads[:2]][:, :, None].mT).squeeze(-1)
+        centre = None if whole.centre is None else whole.centre[self.heads[:2]][:, :, None]
+        self.common = 0.0 if centre is None else (query @ centre.mT).squeeze(-1) / BITS
         if whole.inputs.softcap is not None:
-            logits.div_(whole.inputs.softcap).tanh_().mul_(whole.inputs.softcap)
+            logits.div_(whole.inputs.softcap).tanh_().mul_(whole.inputs.softcap * BITS)
         if whole.inputs.bias is not None:
-            logits += self._bias(whole.inputs.bias)
+            logits += self._bias(whole.inputs.bias) * BITS
         for low, high, hidden in block.hidden:
             logits[..., low:high].masked_fill_(hidden[:, None, None], FLOOR)
-        self.peak = logits.amax(-1)
-        self.shifted = logits.sub_(self.peak[..., None])
+        peak = logits.amax(-1)
+        self.peak = peak / BITS
+        self.shifted = logits.sub_(peak[..., None])
 
     def _bias(self, bias: Tensor) -> Tensor:
         """The additive bias of this tile, broadcastable to [batch, kv_head, repeat, query, key]."""
@@ -301,7 +319,7 @@ class Tile:
         """Weights, their sum and the factor that turns them into probabilities (the sink logit included)."""
         block, whole = self.block, self.block.whole
         in_place = not whole.needs & {"entropy", "logit_sum", "logit_sum_squares"}
-        self.weights = torch.exp(self.shifted, out=self.shifted if in_place else whole.buffer(1, *self.shape))
+        self.weights = torch.exp2(self.shifted, out=self.shifted if in_place else whole.buffer(1, *self.shape))
         if block.empty is not None:
             self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
@@ -309,7 +327,9 @@ class Tile:
         if whole.inputs.sink_logits is not None:
             sink = whole.inputs.sink_logits.to(whole.dtype).unflatten(0, (-1, whole.inputs.repeats))
             sink = sink[self.kv_heads, self.repeats][None, :, :, None]
-            self.logsumexp = torch.where(self.total > 0, torch.logaddexp(self.logsumexp, sink - self.common), -torch.inf)
+            self.logsumexp = torch.where(
+                self.total > 0, torch.logaddexp(self.logsumexp, sink - self.common), -torch.inf
+            )
             self.norm = torch.where(self.total > 0, torch.exp(self.peak - self.logsumexp), 0.0)
         else:
             self.norm = torch.where(self.total > 0, self.total.reciprocal(), 0.0)
@@ -339,6 +359,15 @@ class Tile:
         product = torch.bmm(scaled.view(-1, rows.shape[1], queries), self.weights.view(-1, queries, keys))
         return product.view(batch, kv_heads, repeats, rows.shape[1], keys)
 
+    @cached_property
+    def block_maxima(self) -> Tensor:
+        """Largest weight of each query in each block of keys, not normalised, [..., query, key block]."""
+        whole = self.shape[-1] - self.shape[-1] % BLOCK_SIZE
+        maxima = self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)).amax(-1)
+        if whole < self.shape[-1]:
+            maxima = torch.cat([maxima, self.weights[..., whole:].amax(-1, keepdim=True)], dim=-1)
+        return maxima
+
     def dot(self, other: Tensor) -> Tensor:
         """sum_j weights_j other_j, normalised; `other` broadcasts to the tile."""
         scratch = self.block.whole.buffer(2, *self.shape)
@@ -350,7 +379,7 @@ class Tile:
         return (self.weights[..., low:high] * values).sum(-1) * self.norm
 
     def seen_shifted(self) -> Iterator[Tensor]:
-        """z - peak over the visible keys, in pieces of the key axis; hidden cells are 0."""
+        """(z - peak) log2 e over the visible keys, in pieces of the key axis; hidden cells are 0."""
         first, last = 0, self.shape[-1]
         for low, high, hidden in self.block.hidden:
             yield self.shifted[..., low:high].masked_fill(hidden[:, None, None], 0.0)

@@ -145,4 +145,3 @@ def capture(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
         for module in training:
             module.training = True
         _watch.reset(token)
-

@@ -33,6 +33,7 @@ def check_capture(model: Model) -> None:
         )
     _check_outputs(model, outside, inside)
     _check_rows(model, observer)
+    model.calls[:] = [stats.call for stats in observer.collected]
 
 
 def _plain(model: Model, sample: TokenBatch) -> Tensor:
@@ -62,7 +63,9 @@ def _check_rows(model: Model, observer: _Observer) -> None:
         filled = stats["visible_keys"] > 0
         mass = stats["row_mass"][filled]
         if mass.numel() and not (mass <= 1 + 1e-3).all():
-            raise UserError(f"{model.name}: layer {stats.layer} has rows of attention weights with mass {mass.max():.4f}")
+            raise UserError(
+                f"{model.name}: layer {stats.layer} has rows of attention weights with mass {mass.max():.4f}"
+            )
 
 
 def sample_batch(model: Model) -> TokenBatch | None:

@@ -62,7 +62,9 @@ def _from_ids(
         return TokenBatch(example_ids=tuple(map(str, range(count))), extra=extra)
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
     if real.shape != ids.shape:
-        raise ValueError(f"attention_mask: expected the shape of the token ids {list(ids.shape)}, got {list(real.shape)}")
+        raise ValueError(
+            f"attention_mask: expected the shape of the token ids {list(ids.shape)}, got {list(real.shape)}"
+        )
     return TokenBatch(
         example_ids=tuple(map(str, range(ids.shape[0]))),
         input_ids=ids,
@@ -224,7 +226,9 @@ class _Observer:
             targets=targets,
         )
 
-    def _side(self, call: Call, side: str, length: int, count: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def _side(
+        self, call: Call, side: str, length: int, count: int
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """(tokens, real, groups) of the queries or keys of a call; None where the batch does not know them."""
         known = self.batch
         if call.tower.startswith("decoder") or (call.cross and side == "query"):

@@ -21,10 +21,9 @@ from transformers import PreTrainedModel
 
 from ..data.errors import UserError
 from ..data.organisms.shelf import organism_path, organisms
+from ..kernels.stats import Call
 from .sites import SiteMap
 
-TOLERANCE = 1e-4
-"""Largest relative difference between logits inside and outside the capture that counts as rounding (float32)."""
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -36,7 +35,9 @@ class Model:
     backend: str = "interface"
     """`interface` (the model asks for its attention function) or `materialised` (its own softmax or SDPA is caught)."""
     revision: str | None = None
-    sites: SiteMap = field(init=False)
+    calls: list[Call] = field(default_factory=list, repr=False)
+    """Every attention call of one forward over a small sample; filled by the check at load."""
+    sites: SiteMap = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sites", SiteMap(self.network))
@@ -100,8 +101,27 @@ class Model:
             "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
             "head_dim": getattr(config, "head_dim", None) or (width // heads if width and heads else None),
             "max_length": self.max_length,
+            "towers": self.towers(),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
+
+    def towers(self) -> list[dict[str, Any]]:
+        """Per tower: layers, heads, KV heads, and the window of each layer (None without one)."""
+        found: dict[str, list[Call]] = {}
+        for call in self.calls:
+            if call.number == 0:
+                found.setdefault(call.tower, []).append(call)
+        return [
+            {
+                "name": name,
+                "layers": max(call.layer for call in calls) + 1,
+                "heads": max(call.heads for call in calls),
+                "kv_heads": max(call.kv_heads for call in calls),
+                "windows": {str(call.layer): call.window for call in calls if call.window is not None},
+                "causal": all(call.causal for call in calls),
+            }
+            for name, calls in found.items()
+        ]
 
     def __repr__(self) -> str:
         card = self.card()
@@ -152,9 +172,7 @@ def _from_source(name: str, revision: str | None, dtype: Any, device: str | None
         config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise UserError(_not_found(name, error)) from None
-    network = _network_class(config).from_pretrained(
-        path, config=config, dtype=dtype, use_safetensors=True, **options
-    )
+    network = _network_class(config).from_pretrained(path, config=config, dtype=dtype, use_safetensors=True, **options)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return _wrap(name, network.eval().to(where), _tokenizer(path, options), revision)
 

@@ -38,7 +38,11 @@ def stats_of(
         labels = torch.tensor([names.index(name) for name in groups], dtype=torch.int8).expand(batch, -1)
     ids = None if tokens is None else torch.tensor(tokens).expand(batch, -1)
     wanted = frozenset(needs)
-    targets = {arguments[0]: find_target(arguments[0])(real) for base, arguments in map(split_name, wanted) if base == "weight_at"}
+    targets = {
+        arguments[0]: find_target(arguments[0])(real)
+        for base, arguments in map(split_name, wanted)
+        if base == "weight_at"
+    }
     inputs = AttentionInputs(
         torch.zeros(batch, heads, queries, 1), torch.zeros(batch, heads, keys, 1), visibility=Visibility(after=0),
         key_groups=labels, query_groups=labels, group_count=len(names), query_tokens=ids, key_tokens=ids, targets=targets,

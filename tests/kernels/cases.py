@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 
 EVERYTHING = frozenset(

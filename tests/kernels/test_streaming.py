@@ -45,8 +45,12 @@ def test_memory_layout_of_the_model_does_not_matter(elements, monkeypatch):
     """Models hand over [batch, token, head, d_head] turned round, not contiguous tensors."""
     monkeypatch.setattr(tile, "TILE_ELEMENTS", elements)
     inputs = CASES["padded encoder"]
-    turned = {name: getattr(inputs, name).transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")}
-    assert_equal(streaming_stats(dataclasses.replace(inputs, **turned), EVERYTHING), reference_stats(inputs, EVERYTHING))
+    turned = {
+        name: getattr(inputs, name).transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")
+    }
+    assert_equal(
+        streaming_stats(dataclasses.replace(inputs, **turned), EVERYTHING), reference_stats(inputs, EVERYTHING)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(EVERYTHING))

@@ -1,0 +1,97 @@
+"""The command line: a table of verbs, each imported when it is called, so that `headatlas --help` needs no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+from .data.errors import UserError, near_miss
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: the room and name of its two functions (`NAME_arguments`, `NAME_run`) and a line of help."""
+
+    room: str
+    help: str
+
+
+VERBS = {
+    "probes": Verb("probes", "the head readings there are: formula, unit, source, what each needs"),
+    "data": Verb("data", "the data sets there are, with their parameters"),
+    "models": Verb("models", "the models that come with the package, and their certificates"),
+    "measure": Verb("probes", "measure the heads of a model on a data set, into the store"),
+    "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
+    "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
+    "train": Verb("probes", "train an organism from its recipe"),
+    "serve": Verb("dashboards", "the dashboard over a store"),
+    "bench": Verb("probes", "the speed and memory tables of this machine"),
+}
+
+EPILOG = """\
+first steps:
+  headatlas measure organism:pico-lm          every probe on the data it is made for
+  headatlas show latest                       the top heads of each probe
+  headatlas serve                             the same, to look at
+
+headatlas VERB --help explains one verb. Exit codes: 0 done, 1 failed after starting, 2 refused before anything ran.
+Tab completion for bash: eval "$(headatlas --completion)"
+"""
+
+COMPLETION = 'complete -W "{words}" headatlas'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. A mistake in what was asked is one line, never a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except UserError as error:
+        print(f"headatlas: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("headatlas: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    if words == ["--completion"]:
+        print(COMPLETION.format(words=" ".join([*VERBS, "--help", "--version"])))
+        return 0
+    if not words or words[0].startswith("-"):
+        _overview().parse_args(words or ["--help"])
+        return 0
+    name, *rest = words
+    if name not in VERBS:
+        raise UserError(f"unknown verb {name!r}.{near_miss(name, VERBS)} Expected one of {', '.join(VERBS)}")
+    module = import_module(f".{VERBS[name].room}.verbs", __package__)
+    parser = argparse.ArgumentParser(prog=f"headatlas {name}")
+    getattr(module, f"{name}_arguments")(parser)
+    return int(getattr(module, f"{name}_run")(parser.parse_args(rest)))
+
+
+def _overview() -> argparse.ArgumentParser:
+    from . import __version__
+
+    verbs = "\n".join(f"  {name:<9}{verb.help}" for name, verb in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="headatlas",
+        usage="headatlas VERB [options]",
+        description=f"A workbench for attention heads.\n\nverbs:\n{verbs}",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"headatlas {__version__}")
+    parser.add_argument("--completion", action="store_true", help="print a line for the shell's tab completion")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Errors a person can act on: what was expected, what came, what to do, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in what was asked; the command line prints its one line and exits with `exit_code`.
+
+    Exit code 2 means refused before anything ran, 1 means failed after starting.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class StoreError(UserError):
+    """The store cannot be read or written as asked."""
+
+
+class DataError(UserError, ValueError):
+    """A data set, an example or its tokens are not what they must be."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """' Did you mean X?' when a known name is close to `name`, else an empty string."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,138 @@
+"""From rows to heads: mean, 95 % interval, counts and rank reliability per probe, part, head and stratum.
+
+A stratum is one context length, or one full cell of the conditions the data set declares; no row ever averages over
+several declared lengths. Data without a `length` condition is split by the tokens of its examples: one stratum where
+all have the same number, else one per doubling (`length=64..127`). NaN values are left out and counted out of `n`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from . import columns
+from .intervals import MIN_CLUSTERS, bootstrap_mean, cluster_sums, split_half_reliability, wilson
+from .run import Run
+from .schema import stratum_name
+
+PLACE = ["part", "tower", "layer", "head"]
+"""What names a column of values, beside the probe."""
+
+
+def summarise(run: Run, *, draws: int = 2000) -> pd.DataFrame:
+    """The heads table of a run, computed from its rows: one row per probe, part, tower, layer, head and stratum."""
+    header = run.header
+    examples = run.examples().set_index("example")
+    strata = list(strata_of(examples, header["data"].get("strata") or ()))
+    tables = []
+    for probe, card in header["probes"].items():
+        rows = run.rows(probe)
+        if len(rows):
+            tables += _probe_tables(probe, rows, examples, strata, binary=bool(card.get("binary")), draws=draws)
+    if not tables:
+        return columns.frame_of(columns.HEADS.empty_table())
+    return pd.concat(tables, ignore_index=True).reindex(columns=columns.HEADS.names)
+
+
+def heads_table(frame: pd.DataFrame) -> pa.Table:
+    """The frame of `summarise` as the table that is stored."""
+    return columns.table_of(frame, columns.HEADS)
+
+
+def strata_of(examples: pd.DataFrame, declared: list[str] | tuple[str, ...]) -> Iterator[tuple[str, pd.Index]]:
+    """Every stratum with its examples: each length, then each full cell of the declared strata when there are more."""
+    length = _lengths(examples)
+    others = [name for name in declared if name != "length" and f"c_{name}" in examples]
+    for value in sorted(set(length), key=_order):
+        inside = length.index[length == value]
+        yield stratum_name(["length"], [value]), inside
+        if others:
+            cells: dict[tuple[Any, ...], list[Any]] = {}
+            conditions = examples.loc[inside, [f"c_{name}" for name in others]].dropna()
+            for member, *cell in conditions.itertuples(name=None):
+                cells.setdefault(tuple(cell), []).append(member)
+            for cell in sorted(cells):
+                yield stratum_name(["length", *others], [value, *cell]), pd.Index(cells[cell])
+
+
+def _lengths(examples: pd.DataFrame) -> pd.Series:
+    """The length of each example's stratum: the condition, else its tokens, in doublings where they differ."""
+    tokens = examples["tokens"].to_numpy()
+    known = examples["c_length"].to_list() if "c_length" in examples else [None]
+    if not any(value is None or value != value for value in known):
+        return pd.Series(known, index=examples.index)
+    if len(set(tokens.tolist())) == 1:
+        return pd.Series(tokens, index=examples.index)
+    low = 2 ** np.floor(np.log2(np.maximum(tokens, 1))).astype(int)
+    return pd.Series([f"{one}..{2 * one - 1}" for one in low], index=examples.index)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size, doublings by their lower end, other texts by spelling."""
+    head = str(value).partition("..")[0]
+    return (0, float(head), "") if head.replace(".", "", 1).isdigit() else (1, 0.0, str(value))
+
+
+def _probe_tables(
+    probe: str,
+    rows: pd.DataFrame,
+    examples: pd.DataFrame,
+    strata: list[tuple[str, pd.Index]],
+    *,
+    binary: bool,
+    draws: int,
+) -> Iterator[pd.DataFrame]:
+    """One table per part, tower and stratum of one probe."""
+    for key, group in rows.groupby(["part", "tower"], observed=True, sort=True):
+        part, tower = str(key[0]), str(key[1])  # pyright: ignore[reportIndexIssue]
+        codes, places = _places(group)
+        values = np.full((len(examples), len(places)), np.nan)
+        values[examples.index.get_indexer(pd.Index(group["example"])), codes] = group["value"].to_numpy(np.float64)
+        for stratum, members in strata:
+            inside = examples.index.get_indexer(members)
+            inside = inside[np.isin(members, group["example"])]
+            if len(inside):
+                seed = crc32(f"{probe}|{part}|{tower}|{stratum}".encode())
+                clusters = examples["cluster"].to_numpy()[inside]
+                table = _summary(values[inside], clusters, binary=binary, draws=draws, seed=seed)
+                yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
+
+
+def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """The column number of each row, and the layer and head of each column, in order; null comes first."""
+    layer, head = (group[name].fillna(-1).to_numpy(dtype=np.int64) for name in ("layer", "head"))
+    _, first, codes = np.unique((layer << 32) + head, return_index=True, return_inverse=True)
+    return codes, group[["layer", "head"]].iloc[first].reset_index(drop=True)
+
+
+def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int, seed: int) -> dict[str, Any]:
+    """The numbers of one table from values [example, head]: the columns from `mean` to `reliability`."""
+    sums, counts = cluster_sums(values, clusters)
+    n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums.sum(axis=0) / n_examples
+    if binary:
+        low, high = _share_interval(mean, n)
+    elif len(sums) >= MIN_CLUSTERS:
+        low, high = bootstrap_mean(values, clusters, draws=draws, seed=seed)
+    else:
+        low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
+    reliability = split_half_reliability(values, clusters, seed=seed)
+    return {
+        "mean": mean,
+        "ci_low": low,
+        "ci_high": high,
+        "n": n,
+        "n_examples": n_examples.astype(int),
+        "reliability": reliability,
+    }
+
+
+def _share_interval(share: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's interval with clusters as trials: exact where a cluster is one example, cautious where it is several."""
+    return wilson(np.where(clusters > 0, np.nan_to_num(share) * clusters, 0.0), clusters)

@@ -1,0 +1,219 @@
+"""The command line of this room: `headatlas data` and `headatlas show`."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+from .errors import UserError, near_miss
+
+DATA_HELP = """\
+examples:
+  headatlas data
+  headatlas data --json
+  headatlas measure gpt2 --data repeats:length=64+128
+  headatlas measure gpt2 --data needle:lengths=512+1024,depths=0+0.5+1
+  headatlas measure gpt2 --data prompts.jsonl
+  headatlas measure gpt2 --data notes.txt:length=256
+  headatlas measure gpt2 --data hf:NAME:SPLIT:COLUMN
+
+NAME:key=value,key=a+b+c names a data set and its parameters; a + makes a grid, and --examples is spread evenly over
+it. Lengths count all tokens of the measured model, BOS and answer included.
+"""
+
+SHOW_HELP = """\
+examples:
+  headatlas show latest
+  headatlas show latest --probe retrieval --top 10
+  headatlas show gpt2-needle --probe retrieval --stratum "length=512;depth=0.5" --format csv
+
+RUN is an id, a unique prefix of one, or latest. `mean` is over examples; the interval is 95 %, over clusters of
+examples (n), and absent below 5 clusters; `reliability` is how well the order of heads repeats between two halves of
+the clusters, 1 at best. No row mixes lengths that are a factor of two or more apart.
+exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
+"""
+
+SHOWN = ("probe", "part", "tower", "head", "stratum", "mean", "ci_low", "ci_high", "n", "n_examples", "reliability")
+"""Columns of `show`; `head` is written L5H1."""
+
+
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas data`."""
+    _teach(
+        parser, "The data sets there are: what each one is, its parameters with their defaults, its source.", DATA_HELP
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
+
+
+def data_run(args: argparse.Namespace) -> int:
+    """Print the data sets."""
+    from .catalog import all_datasets
+    from .spec import spell
+
+    records = all_datasets()
+    if args.json:
+        print(json.dumps(records, ensure_ascii=False, indent=1))
+        return 0
+    rows = [
+        {
+            "name": record["name"],
+            "what": record["summary"],
+            "parameters": spell("", record["params"])[1:].replace(",", "\n"),
+            "split by": ", ".join(record["strata"]),
+            "source": record["source"],
+        }
+        for record in records
+    ]
+    _table(pd.DataFrame(rows))
+    return 0
+
+
+def show_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas show`."""
+    _teach(
+        parser, "A run in the terminal: what was run, and the heads with the highest means of each probe.", SHOW_HELP
+    )
+    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run id, unique prefix, or latest")
+    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--probe", help="only this probe; without it, the run and the top heads of every probe")
+    parser.add_argument("--stratum", help='only this stratum, such as "length=512" (default: each of them)')
+    parser.add_argument(
+        "--top", type=_count, help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
+    )
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
+
+
+def show_run(args: argparse.Namespace) -> int:
+    """Print the top heads of a run."""
+    from .store import open_store
+
+    run = open_store(args.store).run(args.run)
+    heads = _of_stratum(run.id, run.heads(args.probe), args.stratum)
+    top = top_heads(heads, args.top or (20 if args.probe else 3))
+    if args.format != "table":
+        _print_rows(top, args.format)
+        return 0
+    if not args.probe:
+        _summary(run)
+    if len(top):
+        _table(_readable(top))
+    else:
+        print("no values yet")
+    return 0
+
+
+def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFrame:
+    """The rows of one stratum, or all of them; an unknown one is refused with those there are."""
+    if stratum is None:
+        return heads
+    known = list(dict.fromkeys(heads["stratum"]))
+    if stratum not in known:
+        raise UserError(
+            f"run {run} has no stratum {stratum!r}.{near_miss(stratum, known)} "
+            f"Expected one of {', '.join(known) or 'none'}"
+        )
+    return heads.loc[heads["stratum"] == stratum, :]
+
+
+def top_heads(heads: pd.DataFrame, top: int) -> pd.DataFrame:
+    """The `top` highest means of each probe, part, tower and stratum; undefined heads are left out."""
+    ordered = heads.dropna(subset=["mean"]).sort_values("mean", ascending=False, kind="stable")
+    keys = ["probe", "part", "tower", "stratum"]
+    rank = {key: number for number, key in enumerate(heads[keys].drop_duplicates().itertuples(index=False, name=None))}
+    chosen = ordered.groupby(keys, sort=False).head(top)
+    groups = [rank[key] for key in chosen[keys].itertuples(index=False, name=None)]
+    chosen = chosen.assign(group=groups).sort_values(["group", "mean"], ascending=[True, False], kind="stable")
+    places = [_place(layer, head) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
+    return chosen.assign(head=places).reindex(columns=list(SHOWN)).reset_index(drop=True)
+
+
+def _place(layer: Any, head: Any) -> str:
+    """L5H1; L5 for a whole layer, `model` for the whole model."""
+    if pd.isna(layer):
+        return "model"
+    return f"L{layer}" if pd.isna(head) else f"L{layer}H{head}"
+
+
+def _readable(top: pd.DataFrame) -> pd.DataFrame:
+    """Rounded for people, one column for the interval, and no column that says the same nothing everywhere."""
+    shown = top.assign(
+        mean=top["mean"].map(_number),
+        interval=[_interval(low, high) for low, high in zip(top["ci_low"], top["ci_high"], strict=True)],
+        reliability=top["reliability"].map(_number),
+    )
+    columns = ["probe", "part", "tower", "head", "stratum", "mean", "interval", "n", "reliability"]
+    dull = {"part": "", "tower": "text"}
+    return shown.reindex(columns=[name for name in columns if name not in dull or set(shown[name]) != {dull[name]}])
+
+
+def _summary(run: Any) -> None:
+    header, missing = run.header, len(run.missing())
+    model, data = header["model"], header["data"]
+    heads = f"{model.get('layers', '?')} layers of {model.get('heads', '?')} heads"
+    error = f" ({header['error']})" if header.get("error") else ""
+    gaps = f"; {missing} chunks missing" if missing else ""
+    print(f"{run.id}: {run.status}{error}")
+    print(f"  model    {model['name']}, {heads}, {header['dtype']}")
+    print(f"  data     {data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}")
+    print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}\n")
+
+
+def _print_rows(top: pd.DataFrame, form: str) -> None:
+    records = [{name: _plain(value) for name, value in row.items()} for row in top.to_dict("records")]
+    if form == "json":
+        print(json.dumps(records, ensure_ascii=False, indent=1))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, SHOWN, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    print(text.getvalue(), end="")
+
+
+def _table(frame: pd.DataFrame) -> None:
+    """A table as wide as the terminal, or as wide as it needs where the output is a file or a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in frame.columns:
+        table.add_column(str(name), justify="right" if name in ("mean", "n", "reliability") else "left")
+    for row in frame.itertuples(index=False, name=None):
+        table.add_row(*(Text(str(value)) for value in row))
+    console.print(table)
+
+
+def _teach(parser: argparse.ArgumentParser, description: str, epilog: str) -> None:
+    parser.description, parser.epilog = description, epilog
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; came {text!r}")
+    return int(text)
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4g}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{low:.4g} .. {high:.4g}"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and CSV know it: undefined is null, or an empty cell."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,230 @@
+"""What every probe must hold to, whoever wrote it: `check_probe(one)` runs all of it.
+
+Adding a probe needs no test of these: the test suite takes each check over each probe it finds, and a user can run
+`check_probe` over a probe of their own.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..kernels.inputs import AttentionInputs, Visibility
+from ..kernels.stats import AttentionStats, Call, split_name
+from ..kernels.streaming import streaming_stats
+from .probe import Probe, Reading
+from .targets import find_target
+
+NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
+         "distractor", "subject")  # fmt: skip
+LENGTH = 90
+"""Tokens of an example: more than the 64 that sink_rate asks for."""
+
+
+def example_inputs(
+    *, batch: int = 3, heads: int = 4, kv_heads: int = 2, length: int = LENGTH, seed: int = 0
+) -> AttentionInputs:
+    """Random causal attention over a text said twice, every label present."""
+    random = torch.Generator().manual_seed(seed)
+    half = torch.randperm(length, generator=random)[: -(-length // 2)]
+    tokens = torch.cat([half, half])[:length].expand(batch, -1)
+    labels = torch.arange(length) % len(NAMES)
+    labels = torch.where(torch.arange(length) >= length // 2, labels, labels.flip(0)).to(torch.int8).expand(batch, -1)
+    shape = {"query": (heads, length, 8), "key": (kv_heads, length, 8), "value": (kv_heads, length, 8)}
+    made = {name: torch.randn(batch, *size, generator=random) for name, size in shape.items()}
+    return AttentionInputs(
+        **made, scale=1.5, visibility=Visibility(after=0), key_groups=labels, query_groups=labels,
+        group_count=len(NAMES), query_tokens=tokens, key_tokens=tokens,
+    )  # fmt: skip
+
+
+def stats_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
+    """Exactly the statistics that the probe declares, for one call."""
+    real = inputs.real_queries()
+    named = [arguments[0] for base, arguments in map(split_name, one.needs) if base == "weight_at"]
+    inputs = replace(inputs, targets={name: find_target(name)(real) for name in named})
+    call = Call(heads=inputs.shape[1], kv_heads=inputs.key.shape[1])
+    return AttentionStats(
+        streaming_stats(inputs, one.needs),
+        call,
+        NAMES,
+        inputs.visibility.query_mask,
+        inputs.query_groups,
+        inputs.key_groups,
+    )
+
+
+def read(one: Probe, inputs: AttentionInputs) -> Reading:
+    """The probe's reading of one call."""
+    return one.measure(stats_for(one, inputs))
+
+
+def check_shape(one: Probe) -> None:
+    """[batch, head, part], with as many counts as values, and no count above the length."""
+    reading = read(one, example_inputs())
+    expected = (3, 4, max(1, len(one.parts)))
+    assert tuple(reading.values.shape) == expected, f"expected {expected}, got {tuple(reading.values.shape)}"
+    assert reading.values.is_floating_point()
+    assert (reading.n_queries <= LENGTH).all()
+    assert not reading.values.isnan().all(), "undefined everywhere, on inputs that have every label"
+
+
+def check_bounds(one: Probe) -> None:
+    """Values stay inside the declared bounds, also for very sharp and very flat attention."""
+    low, high = one.bounds
+    for sharpness in (0.0, 1.0, 30.0):
+        values = read(one, replace(example_inputs(), scale=sharpness)).values
+        values = values[~values.isnan()]
+        assert (values >= low - 1e-4).all(), f"{values.min()} is below {low}"
+        assert high is None or (values <= high + 1e-4).all(), f"{values.max()} is above {high}"
+        assert not values.isinf().any()
+
+
+def check_batch_equals_single(one: Probe) -> None:
+    """An example reads the same alone and among others."""
+    inputs = example_inputs()
+    together = read(one, inputs)
+    for index in range(3):
+        alone = read(one, _pick(inputs, index))
+        _same(together.values[index], alone.values[0])
+        _same(together.n_queries[index], alone.n_queries[0])
+
+
+def check_padding(one: Probe) -> None:
+    """Padding on the right or left changes nothing."""
+    plain = read(one, example_inputs())
+    for left in (False, True):
+        padded = read(one, _padded(example_inputs(), 13, left=left))
+        _same(padded.values, plain.values)
+        _same(padded.n_queries, plain.n_queries)
+
+
+def check_head_permutation(one: Probe) -> None:
+    """Heads are read one by one: permuting them permutes the reading."""
+    inputs = example_inputs(kv_heads=4)
+    order = torch.tensor([2, 0, 3, 1])
+    moved = replace(inputs, query=inputs.query[:, order], key=inputs.key[:, order], value=inputs.value[:, order])  # type: ignore[index]
+    _same(read(one, moved).values, read(one, inputs).values[:, order])
+
+
+def check_grouped_queries(one: Probe) -> None:
+    """Shared keys read like the same keys repeated."""
+    inputs = example_inputs()
+    repeated = {name: getattr(inputs, name).repeat_interleave(2, dim=1) for name in ("key", "value")}
+    _same(read(one, replace(inputs, **repeated)).values, read(one, inputs).values)
+
+
+def check_dtypes(one: Probe) -> None:
+    """Half-precision queries and keys read as their values in float32 do."""
+    inputs = example_inputs()
+    for dtype in (torch.bfloat16, torch.float16):
+        low = {name: getattr(inputs, name).to(dtype) for name in ("query", "key", "value")}
+        rounded = {name: tensor.float() for name, tensor in low.items()}
+        _same(read(one, replace(inputs, **low)).values, read(one, replace(inputs, **rounded)).values)
+
+
+def check_absent_group(one: Probe) -> None:
+    """Without the tokens it is about, a probe is undefined: NaN, of no queries."""
+    if not one.groups:
+        return
+    inputs = example_inputs()
+    nothing = torch.zeros_like(inputs.query_groups)  # type: ignore[arg-type]
+    reading = read(one, replace(inputs, query_groups=nothing, key_groups=nothing))
+    assert reading.values.isnan().all(), "expected NaN where the group is absent"
+    assert one.per != "query" or (reading.n_queries == 0).all()
+
+
+def check_one_token(one: Probe) -> None:
+    """A prompt of one token is measured or undefined, but breaks nothing."""
+    values = read(one, example_inputs(length=1)).values
+    assert not values.isinf().any()
+
+
+def check_determinism(one: Probe) -> None:
+    """The same inputs give the same bits."""
+    first, second = read(one, example_inputs()), read(one, example_inputs())
+    assert torch.equal(first.values.nan_to_num(-7), second.values.nan_to_num(-7))
+
+
+def check_needs(one: Probe) -> None:
+    """The probe reads every statistic it declares, and no other."""
+    stats = stats_for(one, example_inputs())
+    touched: set[str] = set()
+    values = _Touched(stats.values_by_name, touched)
+    one.measure(replace(stats, values_by_name=values))
+    unread = one.needs - touched
+    assert not unread, f"declares {', '.join(sorted(unread))} and never reads it"
+
+
+def check_card(one: Probe) -> None:
+    """The card is complete, JSON, and its example runs."""
+    card = json.loads(json.dumps(one.card()))
+    for name in ("name", "family", "title", "summary", "formula", "unit", "higher", "caveat", "source"):
+        assert card[name], f"the card lacks {name}"
+    assert one.name.isidentifier() and one.name == one.name.lower()
+    assert len(set(one.parts)) == len(one.parts) and all(one.parts)
+    assert not one.binary or one.bounds == (0, 1)
+    names = vars(sys.modules[one.function.__module__])
+    example = doctest.DocTestParser().get_doctest(one.explanation, dict(names), one.name, None, None)
+    assert example.examples, "the docstring has no worked example (>>>)"
+    result = doctest.DocTestRunner(verbose=False).run(example)
+    assert result.failed == 0, f"{result.failed} lines of the worked example fail"
+
+
+CHECKS: dict[str, Callable[[Probe], None]] = {
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_") and callable(check)
+}
+
+
+def check_probe(one: Probe) -> None:
+    """Run every check; the first that fails raises AssertionError with the probe's and the check's name."""
+    for name, check in CHECKS.items():
+        try:
+            check(one)
+        except AssertionError as error:
+            raise AssertionError(f"probe {one.name!r} fails the contract at {name!r}: {error}") from None
+
+
+class _Touched(dict[str, Tensor]):
+    """A dict that notes which keys were read."""
+
+    def __init__(self, values: object, touched: set[str]) -> None:
+        super().__init__(values)  # type: ignore[call-overload]
+        self.touched = touched
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.touched.add(name)
+        return super().__getitem__(name)
+
+
+def _pick(inputs: AttentionInputs, index: int) -> AttentionInputs:
+    names = ("query", "key", "value", "key_groups", "query_groups", "query_tokens", "key_tokens")
+    return replace(inputs, **{name: getattr(inputs, name)[index : index + 1] for name in names})
+
+
+def _padded(inputs: AttentionInputs, count: int, *, left: bool) -> AttentionInputs:
+    """The call with `count` positions of rubbish beside the real ones."""
+    sides = (count, 0) if left else (0, count)
+    grown = {
+        name: torch.nn.functional.pad(getattr(inputs, name), (0, 0, *sides), value=3.0)
+        for name in ("query", "key", "value")
+    }
+    flat = {
+        name: torch.nn.functional.pad(getattr(inputs, name), sides, value=1)
+        for name in ("key_groups", "query_groups", "query_tokens", "key_tokens")
+    }
+    real = torch.nn.functional.pad(torch.ones(inputs.shape[0], inputs.shape[2], dtype=torch.bool), sides)
+    view = Visibility(after=0, query_mask=real, key_mask=real if left else None)
+    return replace(inputs, **grown, **flat, visibility=view)
+
+
+def _same(left: Tensor, right: Tensor) -> None:
+    torch.testing.assert_close(left.double(), right.double(), rtol=1e-4, atol=1e-5, equal_nan=True)

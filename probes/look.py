@@ -1,0 +1,55 @@
+"""The heads of one prompt, measured in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..data.errors import UserError
+from ..kernels.stats import AttentionStats
+from .forward import batch, observe
+from .models import Model
+from .probe import Probe
+
+
+def look(model: Model, prompt: str, probes: Sequence[Probe], *, bos: str = "default") -> pd.DataFrame:
+    """Every reading of every head on one prompt: probe, part, tower, layer, head, place, value, unit.
+
+    Probes that need labelled tokens the prompt does not have are left out; undefined values too.
+    """
+    if model.tokenizer is None:
+        raise UserError(f"{model.name} comes without a tokenizer; `look` takes text. Use ha.observe with token ids")
+    made = batch(model, [prompt], bos=bos)
+    fitting = [one for one in probes if all(made.has_group(group) for group in one.groups)]
+    if not fitting:
+        raise UserError("none of these probes can be read from a plain prompt: they need labelled tokens")
+    records: list[dict[str, object]] = []
+
+    def take(stats: AttentionStats) -> None:
+        for one in fitting:
+            if one.applies(stats):
+                records.extend(_records(one, stats))
+
+    observe(model, made, frozenset().union(*(one.needs for one in fitting)), on_layer=take)
+    frame = pd.DataFrame(records).dropna(subset=["value"])
+    order = {one.name: index for index, one in enumerate(fitting)}
+    return frame.sort_values("probe", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+
+
+def _records(one: Probe, stats: AttentionStats) -> list[dict[str, object]]:
+    values = one.measure(stats).values[0]
+    return [
+        {
+            "probe": one.name,
+            "part": part,
+            "tower": stats.call.tower,
+            "layer": stats.layer,
+            "head": head,
+            "place": f"L{stats.layer}H{head}",
+            "value": float(values[head, index]),
+            "unit": one.unit,
+        }
+        for index, part in enumerate(one.parts or ("",))
+        for head in range(values.shape[0])
+    ]

@@ -1,0 +1,120 @@
+"""`measure`: a model runs once over a data set, probes reduce what its heads do, rows land in the store.
+
+One forward per batch serves every probe. A chunk of examples is written whole before the next one starts, so a run
+that was stopped anywhere goes on where it was, and a run that is measured with more probes adds only those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+from ..data.examples import Example
+from ..data.store import Run, RunWriter, open_store
+from .catalog import select
+from .forward import observe
+from .models import Model
+from .plan import BATCH_TOKENS, Plan, make_plan
+from .probe import Probe
+from .rows import ChunkTables
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    run: str
+    examples: int
+    total: int
+    tokens: int
+
+
+Report = Callable[[Progress], None]
+
+
+@overload
+def measure(
+    model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+) -> Run: ...  # fmt: skip
+@overload
+def measure(
+    model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+) -> list[Run]: ...  # fmt: skip
+
+
+def measure(
+    model: Model,
+    probes: str | Iterable[str],
+    data: str | None = None,
+    *,
+    examples: int = 32,
+    store: str | Path = "runs",
+    seed: int = 0,
+    bos: str = "default",
+    batch_tokens: int = BATCH_TOKENS,
+    keep_positions: int = 8,
+    report: Report | None = None,
+) -> Run | list[Run]:
+    """Measure `probes` (names, families, globs, `all`) and return the run.
+
+    With `data`, one run over that data set. Without, each probe is measured on its own default data set, and the list
+    of runs comes back. The same call again does only what is missing.
+    """
+    plans = plan_runs(
+        model, select(probes), data, examples=examples, seed=seed, bos=bos, batch_tokens=batch_tokens,
+        keep_positions=keep_positions,
+    )  # fmt: skip
+    runs = [carry_out(plan, store, report=report) for plan in plans]
+    return runs if data is None else runs[0]
+
+
+def plan_runs(
+    model: Model, probes: Sequence[Probe], data: str | None, *, named: bool = False, **options: object
+) -> list[Plan]:
+    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
+    if data is not None:
+        return [make_plan(model, probes, data, named=named, **options)]  # type: ignore[arg-type]
+    specs = list(dict.fromkeys(one.default_data for one in probes))
+    return [make_plan(model, probes, spec, named=False, **options) for spec in specs]  # type: ignore[arg-type]
+
+
+def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:
+    """Measure what the store does not hold yet of one plan."""
+    with open_store(store, create=True).writer(plan.header()) as writer:
+        size = int(writer.header["chunk_size"])
+        examples = plan.data.examples
+        writer.write_examples(plan.frame)
+        for chunk in range(-(-len(examples) // size)):
+            missing = [one for one in plan.probes if one.name not in writer.done(chunk)]
+            tokens = 0
+            if missing:
+                tokens = _measure_chunk(plan, writer, chunk, examples[chunk * size : (chunk + 1) * size], missing)
+            if report is not None:
+                report(Progress(writer.path.name, min((chunk + 1) * size, len(examples)), len(examples), tokens))
+        writer.finish("done" if not len(writer.run.missing()) else "interrupted")
+        return writer.run
+
+
+def _measure_chunk(
+    plan: Plan, writer: RunWriter, chunk: int, examples: Sequence[Example], probes: Sequence[Probe]
+) -> int:
+    """Forward, reduce and write one chunk; returns its tokens."""
+    first, keep = chunk * int(writer.header["chunk_size"]), int(writer.header["keep_positions"])
+    tables = ChunkTables(tuple(probes), with_maps=not any(writer.path.glob(f"maps-{chunk:05d}-*")))
+    tokens = 0
+    for batch_examples in plan.batches(first, examples):
+        batch = plan.encode(batch_examples)
+        window = tables.open(first, batch.lengths.tolist(), keep)  # type: ignore[union-attr]
+        observe(plan.model, batch, window.needs, on_layer=window.add)
+        first += len(batch)
+        tokens += sum(window.lengths)
+    if tables.positions:
+        writer.write_positions(chunk, tables.positions)
+    if tables.maps:
+        writer.write_maps(chunk, tables.maps)
+    writer.write_rows(chunk, tables.rows(), [one.name for one in probes])
+    return tokens

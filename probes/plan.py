@@ -1,0 +1,196 @@
+"""What a `measure` command will do, worked out before anything runs: data, probes, what is skipped and why, and cost."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+
+from ..data.catalog import Dataset, load_data
+from ..data.encode import encode
+from ..data.errors import UserError
+from ..data.examples import Example, examples_frame
+from ..data.vocabulary import Vocabulary
+from ..data.writer import TEXT_LIMIT
+from ..kernels.dispatch import backend
+from ..kernels.stats import FIELDS, split_name
+from .models import Model
+from .probe import Probe
+
+BATCH_TOKENS = 8192
+"""Tokens of one forward, padding included, unless `batch_tokens` says otherwise."""
+ALWAYS = frozenset({"bos", "separator", "rest"})
+"""Labels that any tokenizer's frame gives; probes may ask for them of any data."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run to be: a model, a data set, and the probes that make sense on it."""
+
+    model: Model
+    data: Dataset
+    probes: tuple[Probe, ...]
+    skipped: dict[str, str]
+    """Probe name -> why it is not measured here."""
+    frame: pd.DataFrame
+    """The store's table of examples, one row each."""
+    seed: int
+    bos: str
+    batch_tokens: int = BATCH_TOKENS
+    keep_positions: int = 8
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The statistics that all probes together ask for."""
+        return frozenset().union(*(one.needs for one in self.probes))
+
+    def header(self, chunk_size: int = 16) -> dict[str, Any]:
+        """The run's header before its first row."""
+        card = self.model.card()
+        return {
+            "kind": "measure",
+            "model": card,
+            "dtype": self.model.dtype,
+            "device": self.model.device.type,
+            "backend": f"{self.model.backend}/{backend()}",
+            "tokenizer": {"digest": self.model.tokenizer_digest},
+            "data": {
+                "name": self.data.name,
+                "spec": self.data.spec,
+                "digest": self.data.digest,
+                "strata": list(self.data.strata),
+                "groups": list(self.data.groups),
+                "examples": len(self.data.examples),
+            },
+            "bos": self.bos,
+            "seed": self.seed,
+            "edits": [],
+            "parents": [],
+            "chunk_size": chunk_size,
+            "keep_positions": self.keep_positions,
+            "versions": versions(),
+            "probes": {one.name: one.card() for one in self.probes},
+            "skipped": self.skipped,
+            "argv": sys.argv,
+        }
+
+    def batches(self, first: int, examples: Sequence[Example]) -> list[list[Example]]:
+        """Consecutive examples from number `first` on, as many together as `batch_tokens` allows.
+
+        The split is the same whatever is measured, so a resumed run repeats the same forwards.
+        """
+        batches: list[list[Example]] = [[]]
+        widest = 0
+        for example, length in zip(examples, self.lengths[first:], strict=False):
+            widest = max(widest, length)
+            if batches[-1] and widest * (len(batches[-1]) + 1) > self.batch_tokens:
+                batches.append([])
+                widest = length
+            batches[-1].append(example)
+        return batches
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example, special ones and answer included."""
+        return self.frame["tokens"].tolist()
+
+    def encode(self, examples: Sequence[Example]) -> Any:
+        """The `TokenBatch` of some examples under this run's rules."""
+        return encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
+
+    def estimate(self) -> dict[str, float]:
+        """Tokens, forwards, and from them FLOPs and bytes of one forward: arithmetic, not a measurement."""
+        lengths = self.lengths
+        card = self.model.card()
+        layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64
+        pairs = sum(length * length / 2 for length in lengths) * layers * heads
+        tokens = sum(lengths)
+        together = max(1, min(self.batch_tokens, tokens))
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.network.parameters())
+        hidden = getattr(self.model.config, "hidden_size", 768)
+        widest = max(getattr(self.model.config, "intermediate_size", 0) or 4 * hidden, 4 * hidden)
+        return {
+            "examples": len(lengths),
+            "tokens": tokens,
+            "forwards": -(-tokens // together),
+            "flops": 2.0 * card["parameters"] * tokens + pairs * (4 * width + 2 * width + 60),
+            "weight_bytes": weights,
+            "activation_bytes": together * 4.0 * (6 * hidden + 2 * widest) + 16e6,
+            "materialised_bytes": max(lengths) ** 2 * 4.0 * layers * heads * max(1, together // max(lengths)),
+        }
+
+
+def make_plan(
+    model: Model,
+    probes: Sequence[Probe],
+    data: str,
+    *,
+    examples: int = 32,
+    seed: int = 0,
+    bos: str = "default",
+    named: bool = True,
+    batch_tokens: int = BATCH_TOKENS,
+    keep_positions: int = 8,
+) -> Plan:
+    """The plan of one run. A probe that can't be measured on this data is skipped; if all are, that is an error."""
+    size = getattr(model.config, "vocab_size", None)
+    if size is None:
+        raise UserError(f"{model.name} has no vocabulary: `measure` takes models of text; use ha.observe for others")
+    made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
+    skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
+    kept = tuple(one for one in probes if one.name not in skipped)
+    if not kept or (named and skipped):
+        raise UserError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
+    frame = _frame(model, made, bos, keep_positions)
+    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions)
+
+
+def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
+    """Why a probe can't be measured for this model and data, or None."""
+    absent = [group for group in one.groups if group not in ALWAYS and group not in data.groups]
+    if absent:
+        return (
+            f"needs tokens labelled {', '.join(absent)}; data set {data.name!r} has "
+            f"{', '.join(data.groups) or 'no labels'} (its own data set is {one.default_data!r})"
+        )
+    if one.causal_only and not any(call.causal for call in model.calls if not call.cross):
+        return f"is defined for causal attention; {model.name} is bidirectional"
+    unseen = {name for name in one.needs if split_name(name)[0] in ("output", "value_weighted_mass")}
+    if model.backend == "materialised" and unseen:
+        return f"reads {', '.join(sorted(unseen))}, which a model with its own softmax does not show"
+    return None
+
+
+def _frame(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame:
+    """Every example encoded once: its tokens counted (a prompt longer than the context is refused here) and shown."""
+    tokens, texts, kept = [], [], []
+    for example in data.examples:
+        batch = encode([example], model.tokenizer, bos=bos, max_length=model.max_length)
+        ids = batch.input_ids[0].tolist()  # type: ignore[index]
+        tokens.append(len(ids))
+        texts.append(example.text if example.text is not None else _decoded(model, ids[:TEXT_LIMIT]))
+        kept.append(ids if len(kept) < keep_ids else None)
+    return examples_frame(data.examples, dataset=data.name, tokens=tokens, texts=texts, token_ids=kept)
+
+
+def _decoded(model: Model, ids: list[int]) -> str:
+    return model.tokenizer.decode(ids) if model.tokenizer is not None else " ".join(map(str, ids))
+
+
+def versions() -> dict[str, Any]:
+    """Versions that a number may depend on; `statistics` are those of the kernel fields."""
+    from .. import __version__
+
+    return {
+        "headatlas": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "statistics": {name: one.version for name, one in FIELDS.items() if one.version > 1},
+    }

@@ -1,0 +1,364 @@
+"""The command line of this room: `probes`, `models`, `measure`, `look`, `train` and `bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from ..data.errors import UserError
+
+if TYPE_CHECKING:
+    from .measure import Progress
+    from .models import Model
+    from .plan import Plan
+
+MODEL_HELP = "hub id, local folder, or organism:NAME (`headatlas models` lists those)"
+
+MEASURE_HELP = """\
+examples:
+  headatlas measure organism:pico-lm
+  headatlas measure gpt2 --probes sink_rate,entropy --data text:length=64+256 --examples 100
+  headatlas measure ./my-checkpoint --probes all --data prompts.jsonl --store runs
+  headatlas measure organism:pico-lm --probes ./mine.py:my_probe --dry-run
+
+Without --data each probe is measured on its own default data set, one run per data set. The same command again does
+only what is missing, also after it was killed; more probes add to the same run.
+exit codes: 0 done, 1 failed after starting (what was written stays), 2 refused before anything ran.
+"""
+
+LOOK_HELP = """\
+examples:
+  headatlas look organism:pico-lm "the code of paris is red blue red blue"
+  headatlas look gpt2 "When Mary and John went to the store, John gave a drink to" --probes entropy,previous_token
+"""
+
+MODELS_HELP = """\
+examples:
+  headatlas models
+  headatlas models --certificate pico-lm
+  headatlas models --certify pico-lm          measure the certificate again (minutes)
+"""
+
+
+def _teach(parser: argparse.ArgumentParser, description: str, epilog: str) -> None:
+    parser.description, parser.epilog = description, epilog
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--revision", help="revision of a hub model")
+    parser.add_argument("--dtype", default="auto", help="weights in float32, bfloat16, ... (default: as stored)")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    parser.add_argument(
+        "--bos", choices=("default", "force", "none"), default="default", help="beginning-of-sequence token"
+    )
+
+
+def _load(args: argparse.Namespace) -> Model:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from .models import load
+
+    return load(
+        args.model,
+        revision=args.revision,
+        dtype=args.dtype,
+        device=args.device,
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def probes_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas probes`."""
+    _teach(parser, "The head readings there are.", "examples:\n  headatlas probes\n  headatlas probes sink_rate\n")
+    parser.add_argument("names", nargs="*", help="names, families or globs: their cards in full")
+    parser.add_argument("--json", action="store_true", help="one JSON list of cards")
+
+
+def probes_run(args: argparse.Namespace) -> int:
+    """Print the table of probes, or some cards."""
+    from .catalog import all_probes, select
+
+    chosen = select(args.names) if args.names else list(all_probes().values())
+    if args.json:
+        print(json.dumps([one.card() for one in chosen], ensure_ascii=False, indent=1))
+    elif args.names:
+        print("\n\n".join(_card_text(one.card()) for one in chosen))
+    else:
+        _print_table(
+            ("probe", "family", "unit", "what it measures", "data"),
+            [(one.spelled, one.family, one.unit, one.summary, one.default_data) for one in chosen],
+        )
+    return 0
+
+
+def _card_text(card: dict[str, Any]) -> str:
+    bounds = f"{card['bounds'][0]} to {'no limit' if card['bounds'][1] is None else card['bounds'][1]}"
+    lines = {
+        "formula": card["formula"], "unit": f"{card['unit']}, {bounds}", "high means": card["higher"],
+        "does not show": card["caveat"], "needs": ", ".join(card["needs"]),
+        "labels": ", ".join(card["groups"]) or "none", "data": card["default_data"], "source": card["source"],
+    }  # fmt: skip
+    body = "\n".join(
+        textwrap.fill(text, 110, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16)
+        for name, text in lines.items()
+    )
+    return f"{card['name']}@{card['version']}  {card['title']}\n  {card['summary']}\n{body}"
+
+
+def models_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas models`."""
+    _teach(parser, "The models that come with the package.", MODELS_HELP)
+    parser.add_argument("--json", action="store_true", help="one JSON list with the certificates")
+    parser.add_argument("--certificate", metavar="NAME", help="the stored certificate of one organism")
+    parser.add_argument("--certify", metavar="NAME", help="measure that certificate again, on held-out prompts")
+
+
+def models_run(args: argparse.Namespace) -> int:
+    """Print the organisms, a certificate, or a newly measured one."""
+    from ..data.organisms.shelf import certificate, organisms
+
+    if args.certify or args.certificate:
+        name = (args.certify or args.certificate).removeprefix("organism:")
+        found = certificate(name)
+        if args.certify:
+            from .training.certify import certify
+
+            found = certify(name)
+        _print_certificate(found, as_json=args.json)
+        return 0
+    cards = {name: certificate(name) for name in organisms()}
+    if args.json:
+        print(json.dumps([{"name": f"organism:{name}", "certificate": card} for name, card in cards.items()], indent=1))
+        return 0
+    rows = [(f"organism:{name}", str(card.get("summary", ""))) for name, card in cards.items()]
+    _print_table(("model", "what it is"), rows)
+    print("\nAny transformers model works too: a hub id or a folder. `headatlas measure --help` shows how.")
+    return 0
+
+
+def _print_certificate(found: dict[str, Any], *, as_json: bool) -> None:
+    from .training.certify import certificate_rows
+
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    rows = certificate_rows(found)
+    if rows:
+        _print_table(tuple(rows[0]), [tuple(str(value) for value in row.values()) for row in rows])
+
+
+def measure_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas measure`."""
+    _teach(parser, "Measure the heads of a model on a data set; values land in the store.", MEASURE_HELP)
+    _add_model(parser)
+    parser.add_argument("--probes", default="all", help="names, families, globs, all, ./file.py:name (default: all)")
+    parser.add_argument("--data", help="data set, .jsonl or .txt file (default: each probe's own data set)")
+    parser.add_argument(
+        "--examples", type=int, default=32, help="prompts in all, spread over the data's grid (default: 32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens of one forward (default: 8192)")
+    parser.add_argument("--keep-positions", type=int, default=8, help="examples kept token by token (default: 8)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and what it takes; measure nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="the runs as JSON")
+
+
+def measure_run(args: argparse.Namespace) -> int:
+    """Plan, estimate, measure; print the runs."""
+    from ..data.store import open_store
+    from .catalog import select
+    from .measure import carry_out, plan_runs
+
+    probes = select(args.probes)
+    if not args.dry_run:
+        open_store(args.store, create=True)
+    model = _load(args)
+    plans = plan_runs(
+        model, probes, args.data, named="all" not in args.probes.split(","), examples=args.examples, seed=args.seed,
+        bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
+    )  # fmt: skip
+    for plan in plans:
+        print(_describe(plan), file=sys.stderr)
+    if args.dry_run:
+        return 0
+    runs = []
+    with _Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
+        for plan in plans:
+            runs.append(carry_out(plan, args.store, report=bar))
+    if args.json:
+        print(json.dumps([{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]))
+    else:
+        for run in runs:
+            print(
+                f"{run.id}  {run.status}  {run.header['data']['examples']} examples, {len(run.header['probes'])} probes"
+            )
+        print(f"Next: headatlas show {runs[-1].id} --store {args.store}   or   headatlas serve --store {args.store}")
+    return 0
+
+
+def _describe(plan: Plan) -> str:
+    cost = plan.estimate()
+    text = (
+        f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost['examples']} examples, "
+        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; {cost['flops'] / 1e9:,.0f} GFLOP, about "
+        f"{(cost['weight_bytes'] + cost['activation_bytes']) / 1e6:,.0f} MB "
+        f"(n x n maps would take {cost['materialised_bytes'] / 1e6:,.0f} MB more)"
+    )
+    skipped = [f"  skipped {name}: {reason}" for name, reason in plan.skipped.items()]
+    return "\n".join([text, *skipped])
+
+
+class _Bar:
+    """A progress bar with rate and time left on a terminal, a line per tenth where output is piped."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.tenth = total, 0, 0
+        self.before: dict[str, int] = {}
+        self.bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Progress(*columns, console=console)
+            self.task = self.bar.add_task("examples", total=self.total)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        self.done += progress.examples - self.before.get(progress.run, 0)
+        self.before[progress.run] = progress.examples
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, description=progress.run)
+        elif self.total and 10 * self.done // self.total > self.tenth:
+            self.tenth = 10 * self.done // self.total
+            print(f"{progress.run}: {self.done} of {self.total} examples", file=sys.stderr)
+
+
+def look_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas look`."""
+    _teach(parser, "The heads of one prompt: the highest reading of each probe. Nothing is stored.", LOOK_HELP)
+    _add_model(parser)
+    parser.add_argument("prompt", metavar="PROMPT", help="the text")
+    parser.add_argument("--probes", default="all", help="names, families, globs (default: all that need no labels)")
+    parser.add_argument("--top", type=int, default=3, help="heads per probe (default: 3)")
+    parser.add_argument("--json", action="store_true", help="every value as JSON")
+
+
+def look_run(args: argparse.Namespace) -> int:
+    """Measure one prompt in memory and print the top heads."""
+    from .catalog import select
+    from .look import look
+
+    if not args.prompt.strip():
+        raise UserError("the prompt is empty; expected some text")
+    values = look(_load(args), args.prompt, select(args.probes), bos=args.bos)
+    if args.json:
+        print(values.to_json(orient="records"))
+        return 0
+    top = (
+        values.sort_values("value", ascending=False, kind="stable")
+        .groupby(["probe", "part"], sort=False)
+        .head(args.top)
+    )
+    order = list(dict.fromkeys(zip(values["probe"], values["part"])))
+    rows = []
+    for probe, part in order:
+        here = top[(top["probe"] == probe) & (top["part"] == part)]
+        heads = "   ".join(f"{row.place} {row.value:.3f}" for row in here.itertuples())
+        rows.append((f"{probe} {part}".strip(), here["unit"].iloc[0], heads))
+    _print_table(("probe", "unit", f"highest {args.top} heads"), rows)
+    return 0
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas train`."""
+    _teach(parser, "Train an organism from its recipe: the same seed gives the same weights.",
+           "examples:\n  headatlas train pico-sink --out my-sink\n  headatlas train pico-lm --seed 1 --out my-pico\n")  # fmt: skip
+    parser.add_argument("recipe", help="pico-lm or pico-sink")
+    parser.add_argument("--seed", type=int, default=0, help="training seed (default: 0, the shipped one)")
+    parser.add_argument("--out", required=True, help="folder for the weights, tokenizer and certificate")
+
+
+def train_run(args: argparse.Namespace) -> int:
+    """Train and certify."""
+    from .training.train import train_organism
+
+    train_organism(args.recipe, seed=args.seed, out=args.out)
+    return 0
+
+
+def bench_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas bench`."""
+    from .bench import TABLES
+
+    _teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.",
+           "examples:\n  headatlas bench\n  headatlas bench kernels --lengths 512,2048\n  headatlas bench model --json\n")  # fmt: skip
+    parser.add_argument("table", nargs="*", help=f"which tables: {', '.join(TABLES)} (default: all)")
+    parser.add_argument("--lengths", help="token counts, comma-separated")
+    parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each row (default: 5)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--out", help="folder for bench.parquet and bench.md")
+    parser.add_argument("--json", action="store_true", help="the rows as JSON")
+
+
+def bench_run(args: argparse.Namespace) -> int:
+    """Measure and print the tables."""
+    from .bench import bench
+
+    lengths = [int(word) for word in args.lengths.split(",")] if args.lengths else None
+    frame = bench(args.table, lengths=lengths, repeats=args.repeats, threads=args.threads, out=args.out)
+    if args.json:
+        print(frame.to_json(orient="records"))
+    else:
+        for table, rows in frame.groupby("table", sort=False):
+            shown = rows.drop(columns="table").dropna(axis=1, how="all")
+            print(f"\n{table}")
+            _print_table(tuple(shown.columns), [tuple(map(str, row)) for row in shown.itertuples(index=False)])
+    return 0
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
