@@ -19,7 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from ..kernels.dispatch import attention_stats
 from ..kernels.inputs import AttentionInputs, Visibility
-from .masks import MaskRule, dense_visibility, implied_visibility, mask_rule
+from .masks import MaskRule, implied_visibility, mask_rule, tensor_mask
 
 NAME = "headatlas"
 Watch = Callable[[torch.nn.Module, AttentionInputs], Tensor | None]
@@ -57,7 +57,8 @@ def attention_forward(
             f"{type(module).__name__} passes {', '.join(unknown)} to its attention function; headatlas does not know "
             "whether that changes the weights, so it refuses to report statistics of this model"
         )
-    visibility = _visibility(module, query, key, attention_mask, is_causal)
+    visibility, mask_bias = _visibility(module, query, key, attention_mask, is_causal)
+    biases = [bias for bias in (position_bias, mask_bias) if bias is not None]
     inputs = AttentionInputs(
         query=query,
         key=key,
@@ -66,7 +67,7 @@ def attention_forward(
         visibility=visibility,
         softcap=softcap,
         sink_logits=s_aux,
-        bias=position_bias,
+        bias=sum(biases[1:], biases[0]) if biases else None,
     )
     watch = _watch.get()
     output = watch(module, inputs) if watch is not None else None
@@ -77,12 +78,13 @@ def attention_forward(
 
 def _visibility(
     module: torch.nn.Module, query: Tensor, key: Tensor, mask: Tensor | MaskRule | None, is_causal: bool | None
-) -> Visibility:
+) -> tuple[Visibility, Tensor | None]:
+    """Who may see whom, and what a float mask adds to the logits."""
     if isinstance(mask, MaskRule):
-        return mask.visibility
+        return mask.visibility, None
     if mask is None:
-        return implied_visibility(module, query, key, is_causal)
-    return dense_visibility(mask[..., : key.shape[2]])
+        return implied_visibility(module, query, key, is_causal), None
+    return tensor_mask(mask[..., : key.shape[2]])
 
 
 def sdpa_suffices(inputs: AttentionInputs) -> bool:

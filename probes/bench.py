@@ -107,9 +107,7 @@ def model_providers(width: int, length: int) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {
         "forward": plain,
         "forward with every probe": lambda: observe(model, made, needs, on_layer=lambda stats: None),
-        "forward with every statistic": lambda: observe(
-            model, made, kernels.EVERYTHING, on_layer=lambda stats: None
-        ),
+        "forward with every statistic": lambda: observe(model, made, kernels.EVERYTHING, on_layer=lambda stats: None),
     }
     if 4 * LAYERS * HEADS * length**2 <= EAGER_LIMIT:
         found["output_attentions=True"] = maps
@@ -126,7 +124,9 @@ def model_memory(width: int, length: int, provider: str) -> float:
 
 def _alone(function: Callable[..., float], threads: int, *arguments: Any) -> float:
     """The result of a function in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
         return round(pool.submit(function, *arguments).result(), 1)
 
 
@@ -145,8 +145,8 @@ def _write(frame: pd.DataFrame, folder: Path) -> None:
     frame.to_parquet(folder / "bench.parquet")
     columns = list(frame.columns)
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join("" if value != value else str(value) for value in row) + " |" for row in frame.itertuples(index=False)]
+    lines += [
+        "| " + " | ".join("" if value != value else str(value) for value in row) + " |"
+        for row in frame.itertuples(index=False)
+    ]
     (folder / "bench.md").write_text("\n".join(lines) + "\n")
-
-
-

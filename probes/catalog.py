@@ -31,13 +31,21 @@ def all_probes() -> dict[str, Probe]:
 
 def select(patterns: str | Iterable[str]) -> list[Probe]:
     """Probes by name, family, glob, `all`, or `./file.py:name`; a comma-separated text or a list. Order as given."""
-    words = patterns.split(",") if isinstance(patterns, str) else list(patterns)
     chosen: dict[str, Probe] = {}
-    for word in (word.strip() for word in words):
+    for word in _words(patterns):
         chosen |= {item.name: item for item in _matching(word)}
     if not chosen:
         raise UserError("no probe was named; expected names such as sink_rate,entropy or `all`")
     return list(chosen.values())
+
+
+def spelled_out(patterns: str | Iterable[str]) -> frozenset[str]:
+    """The probes asked for by their own name, in the library or in a file; families, globs and `all` name none."""
+    return frozenset(word.rpartition(":")[2] for word in _words(patterns) if ".py:" in word or word in all_probes())
+
+
+def _words(patterns: str | Iterable[str]) -> list[str]:
+    return [word.strip() for word in (patterns.split(",") if isinstance(patterns, str) else patterns)]
 
 
 def _matching(word: str) -> Sequence[Probe]:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data.encode import encode
+from ..data.errors import DataError
+from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.tokens import TokenBatch
 from ..kernels.dispatch import attention_stats
@@ -94,6 +96,11 @@ def observe(
     wanted = frozenset(needs)
     for name in wanted:
         split_name(name)
+    if model.verify and not model.calls:
+        from .check import check_capture
+
+        check_capture(model, batch)
+    check_tokens(model, batch)
     observer = _Observer(model, batch, wanted, on_layer, layers)
     run(model, batch, observer)
     return observer.collected
@@ -105,15 +112,25 @@ def run(model: Model, batch: TokenBatch, observer: _Observer) -> Any:
     if model.backend == "interface":
         with capture(model.network, observer.watch):
             return model.network(**inputs)
-    _refuse_long(model, batch)
     with capture_materialised(model.network, observer.watch_materialised):
         return model.network(**inputs)
 
 
-def _refuse_long(model: Model, batch: TokenBatch) -> None:
-    length = 0 if batch.input_ids is None else batch.input_ids.shape[1]
-    if length > MAX_KEYS:
-        raise ValueError(
+def check_tokens(model: Model, batch: TokenBatch) -> None:
+    """Refuse ids that the model has no embedding for, and prompts too long for a model whose maps are held."""
+    if batch.input_ids is None:
+        return
+    size = _embeddings(model)
+    for name, ids in zip(batch.example_ids, batch.input_ids, strict=True):
+        low, high = int(ids.min()), int(ids.max())
+        if size is not None and (low < 0 or high >= size):
+            raise DataError(
+                f"example {name!r} has token id {low if low < 0 else high}; {model.name} knows 0 to {size - 1}. "
+                "Use the tokenizer and the ids that belong to this model"
+            )
+    length = batch.input_ids.shape[1]
+    if model.backend == "materialised" and length > MAX_KEYS:
+        raise DataError(
             f"{model.name} is outside the attention interface, so its n x n maps are held: expected at most {MAX_KEYS} "
             f"tokens, got {length}; use shorter prompts"
         )
@@ -134,6 +151,15 @@ def model_inputs(model: Model, batch: TokenBatch) -> dict[str, Any]:
     options = {"use_cache": False, "return_dict": True, "logits_to_keep": 1 if batch.targets is None else None}
     inputs.update({name: value for name, value in options.items() if name in accepted and value is not None})
     return inputs
+
+
+def _embeddings(model: Model) -> int | None:
+    """How many token ids the model has an embedding for; None where it does not say."""
+    try:
+        weight = getattr(model.network.get_input_embeddings(), "weight", None)
+    except NotImplementedError:
+        return None
+    return weight.shape[0] if weight is not None and weight.dim() == 2 else None
 
 
 @dataclass
@@ -167,6 +193,12 @@ class _Observer:
             self.watch(module, seen)
             return
         inputs = seen.inputs()
+        ids = self.batch.input_ids
+        if ids is not None and (inputs.shape[0], *inputs.shape[2:]) != (*ids.shape, ids.shape[1]):
+            raise UserError(
+                f"{self.model.name}: the softmax of {type(module).__name__} is over {list(seen.weights.shape)}, not "
+                f"[batch, head, query, key] of {list(ids.shape)} tokens; its heads can't be measured"
+            )
         call = self._name(module, inputs)
         if self.layers is not None and not self.layers(call):
             return

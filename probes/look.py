@@ -32,7 +32,12 @@ def look(model: Model, prompt: str, probes: Sequence[Probe], *, bos: str = "defa
                 records.extend(_records(one, stats))
 
     observe(model, made, frozenset().union(*(one.needs for one in fitting)), on_layer=take)
-    frame = pd.DataFrame(records).dropna(subset=["value"])
+    defined = [record for record in records if record["value"] == record["value"]]
+    if not defined:
+        names = ", ".join(one.name for one in fitting)
+        tokens = int(made.lengths[0])  # type: ignore[index]
+        raise UserError(f"{names}: undefined for every head of {model.name} on this prompt of {tokens} tokens")
+    frame = pd.DataFrame(defined)
     order = {one.name: index for index, one in enumerate(fitting)}
     return frame.sort_values("probe", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
 

@@ -46,9 +46,14 @@ def mask_rule(
     mask_function: MaskFunction = masking_utils.causal_mask_function,
     attention_mask: Tensor | None = None,
     use_vmap: bool = False,
+    allow_is_causal_skip: bool = True,
+    allow_is_bidirectional_skip: bool = False,
     **kwargs: Any,
-) -> MaskRule:
-    """The mask function registered beside our attention function (signature of `masking_utils.sdpa_mask`)."""
+) -> MaskRule | None:
+    """The mask function registered beside our attention function (signature of `masking_utils.sdpa_mask`).
+
+    As there, None stands for a plain causal or a full mask wherever the model allows it.
+    """
     shape = (batch_size, 1, q_length, kv_length)
     if use_vmap:
         dense = masking_utils.sdpa_mask(
@@ -56,7 +61,7 @@ def mask_rule(
             use_vmap=True, allow_is_causal_skip=False, allow_is_bidirectional_skip=False, device=kwargs.get("device", "cpu"),
         )  # fmt: skip
         assert dense is not None
-        return MaskRule(dense_visibility(dense), shape)
+        return MaskRule(tensor_mask(dense)[0], shape)
     padding = masking_utils.prepare_padding_mask(attention_mask, kv_length, kv_offset)
     if padding is not None:
         padding = padding[:, kv_offset : kv_offset + kv_length].bool()
@@ -64,6 +69,10 @@ def mask_rule(
     key_mask = None if padding is None or bool(padding.all()) else padding
     # no real query of a causal call sees padding on the right, so nothing needs to be hidden from it
     harmless = key_mask is not None and after == 0 and q_length == kv_length and _right_padded(key_mask)
+    plain = key_mask is None and before is None and not unknown
+    square = q_length == kv_length and int(q_offset) == int(kv_offset)
+    if plain and ((after == 0 and square and allow_is_causal_skip) or (after is None and allow_is_bidirectional_skip)):
+        return None
     view = Visibility(
         before=before,
         after=after,
@@ -126,18 +135,21 @@ def _index_rule(functions: list[MaskFunction], query_offset: int, key_offset: in
     return rule
 
 
-def dense_visibility(mask: Tensor, *, offset: int = 0) -> Visibility:
-    """A mask tensor [batch or 1, 1, query, key], bool (True = attend) or additive (0 = attend), as a rule."""
-    if mask.shape[1] != 1:
-        raise NotImplementedError(
-            f"attention mask of shape {list(mask.shape)}: expected one mask for all heads, [batch, 1, query, key]"
-        )
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+def tensor_mask(mask: Tensor) -> tuple[Visibility, Tensor | None]:
+    """A mask tensor [batch or 1, head or 1, query, key] as (rule, additive bias).
+
+    A bool mask (True = attend) is all rule. A float mask is a bias (some models put position biases there), and where
+    it is about the lowest number of its type, nothing is visible.
+    """
+    floating = mask.dtype != torch.bool
+    lowest = torch.finfo(mask.dtype).min if floating else 0.0
+    seen = (mask > lowest / 2 if floating else mask).any(1)
 
     def rule(batch: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return seen[batch if seen.shape[0] > 1 else torch.zeros_like(batch), 0, query, key]
+        return seen[batch if seen.shape[0] > 1 else torch.zeros_like(batch), query, key]
 
-    return Visibility(offset=offset, rule=rule)
+    plain = floating and bool(((mask == 0) | (mask <= lowest / 2)).all())
+    return Visibility(rule=rule), mask.clamp(min=lowest / 4) if floating and not plain else None
 
 
 def implied_visibility(module: torch.nn.Module, query: Tensor, key: Tensor, is_causal: bool | None) -> Visibility:

@@ -19,10 +19,14 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from ..kernels.inputs import AttentionInputs, Visibility
-from .masks import dense_visibility
+from .masks import tensor_mask
 
 MAX_KEYS = 8192
 """Longest sequence for which the maps are materialised."""
+MASK_GAP = 1000.0
+"""A logit this far below the largest of its row is a mask: its weight is 0 in any precision."""
+MASK_SCALE = 1e6
+"""Models divide masked logits by their scale; the lowest number over this is still a mask."""
 ATTENTION = re.compile(r"(?<!Flash)Attention$")
 SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
 
@@ -36,8 +40,9 @@ class MaterialisedCall:
 
     @property
     def visible(self) -> Tensor:
-        """bool [batch, head, query, key]; a masked logit is -inf or the lowest number of its type."""
-        return self.logits > torch.finfo(self.logits.dtype).min / 2
+        """bool [batch, head, query, key]: what is not masked by a logit far below its row's largest (-1e4, -inf, ...)."""
+        lowest = torch.finfo(self.logits.dtype).min / MASK_SCALE
+        return self.logits > (self.logits.amax(-1, keepdim=True) - MASK_GAP).clamp(min=lowest)
 
     def inputs(self) -> AttentionInputs:
         """A call of the same shape, to carry labels; its queries and keys are placeholders."""
@@ -65,13 +70,10 @@ def sdpa_inputs(
     enable_gqa: bool = False,
 ) -> AttentionInputs:
     """A call of `scaled_dot_product_attention` (same arguments) as `AttentionInputs`."""
-    view = Visibility(after=0 if is_causal else None)
-    bias = None
+    view, bias = Visibility(after=0 if is_causal else None), None
     if attn_mask is not None:
         batch, _, queries, _ = query.shape
-        mask = attn_mask.expand(batch, attn_mask.shape[1], queries, key.shape[2])
-        view = dense_visibility(mask[:, :1])
-        bias = None if mask.dtype == torch.bool else mask.clamp(min=torch.finfo(mask.dtype).min / 4)
+        view, bias = tensor_mask(attn_mask.expand(batch, -1, queries, key.shape[2]))
     return AttentionInputs(
         query, key, value, scale=query.shape[-1] ** -0.5 if scale is None else scale, visibility=view, bias=bias
     )
@@ -91,11 +93,22 @@ class _Reader(TorchFunctionMode):
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), options: dict[str, Any] | None = None
     ) -> Any:
         result = function(*arguments, **(options or {}))
-        if self.inside and function in SOFTMAX and result.dim() == 4:
-            self.watch(self.inside[-1], MaterialisedCall(arguments[0].detach(), result.detach()))
+        if self.inside and function in SOFTMAX and result.dim() in (3, 4):
+            pair = (arguments[0].detach(), result.detach())
+            heads = _heads(self.inside[-1]) if result.dim() == 3 else None
+            if heads is not None:
+                pair = tuple(tensor.unflatten(0, (-1, heads)) for tensor in pair)
+            if pair[0].dim() == 4:
+                self.watch(self.inside[-1], MaterialisedCall(*pair))
         elif self.inside and function is torch.nn.functional.scaled_dot_product_attention:
             self.watch(self.inside[-1], sdpa_inputs(*arguments, **(options or {})))
         return result
+
+
+def _heads(module: nn.Module) -> int | None:
+    """Heads of a module that folds them into the batch."""
+    names = ("num_heads", "num_attention_heads", "n_head")
+    return next((value for name in names if isinstance(value := getattr(module, name, None), int)), None)
 
 
 @contextmanager

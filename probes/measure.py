@@ -6,14 +6,14 @@ that was stopped anywhere goes on where it was, and a run that is measured with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 from ..data.examples import Example
 from ..data.store import Run, RunWriter, open_store
-from .catalog import select
+from .catalog import select, spelled_out
 from .forward import observe
 from .models import Model
 from .plan import BATCH_TOKENS, Plan, make_plan
@@ -61,25 +61,26 @@ def measure(
 ) -> Run | list[Run]:
     """Measure `probes` (names, families, globs, `all`) and return the run.
 
-    With `data`, one run over that data set. Without, each probe is measured on its own default data set, and the list
-    of runs comes back. The same call again does only what is missing.
+    With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
+    each probe is measured on its own default data set, and the list of runs comes back. The same call again does only
+    what is missing.
     """
     plans = plan_runs(
-        model, select(probes), data, examples=examples, seed=seed, bos=bos, batch_tokens=batch_tokens,
-        keep_positions=keep_positions,
+        model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
+        batch_tokens=batch_tokens, keep_positions=keep_positions,
     )  # fmt: skip
     runs = [carry_out(plan, store, report=report) for plan in plans]
     return runs if data is None else runs[0]
 
 
 def plan_runs(
-    model: Model, probes: Sequence[Probe], data: str | None, *, named: bool = False, **options: object
+    model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: object
 ) -> list[Plan]:
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
     if data is not None:
         return [make_plan(model, probes, data, named=named, **options)]  # type: ignore[arg-type]
     specs = list(dict.fromkeys(one.default_data for one in probes))
-    return [make_plan(model, probes, spec, named=False, **options) for spec in specs]  # type: ignore[arg-type]
+    return [make_plan(model, probes, spec, **options) for spec in specs]  # type: ignore[arg-type]
 
 
 def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:

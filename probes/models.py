@@ -8,14 +8,17 @@ sums to 1. A model that fails is refused by name with the reason.
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -23,6 +26,9 @@ from ..data.errors import UserError
 from ..data.organisms.shelf import organism_path, organisms
 from ..kernels.stats import Call
 from .sites import SiteMap
+
+NEEDED = re.compile(r"\.\d+\.|embed")
+"""Weights that attention depends on: those of layers and embeddings; a head or pooler comes after all attention."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,8 @@ class Model:
     backend: str = "interface"
     """`interface` (the model asks for its attention function) or `materialised` (its own softmax or SDPA is caught)."""
     revision: str | None = None
+    verify: bool = True
+    """Compare outputs inside and outside the capture: at load, or on the first batch where no sample can be made."""
     calls: list[Call] = field(default_factory=list, repr=False)
     """Every attention call of one forward over a small sample; filled by the check at load."""
     sites: SiteMap = field(init=False, repr=False)
@@ -82,7 +90,7 @@ class Model:
         if self.tokenizer is None:
             return ""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        text = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
+        text = _definition(backend) if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
         text += str(getattr(self.tokenizer, "chat_template", None))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -129,6 +137,12 @@ class Model:
         return f"Model({self.name!r}, {size}, {self.dtype} on {self.device}, {self.backend})"
 
 
+def _definition(backend: Any) -> str:
+    """A fast tokenizer as text, without the padding and truncation that its last call happened to set."""
+    known = json.loads(backend.to_str())
+    return json.dumps({key: value for key, value in known.items() if key not in ("padding", "truncation")})
+
+
 def load(
     source: str | Path | tuple[PreTrainedModel, Any] | PreTrainedModel,
     *,
@@ -154,7 +168,7 @@ def load(
         from .check import check_capture
 
         check_capture(model)
-    return model
+    return replace(model, verify=check)
 
 
 def _wrap(name: str, network: PreTrainedModel, tokenizer: Any, revision: str | None) -> Model:
@@ -166,15 +180,36 @@ def _wrap(name: str, network: PreTrainedModel, tokenizer: Any, revision: str | N
 def _from_source(name: str, revision: str | None, dtype: Any, device: str | None, trust: bool) -> Model:
     from transformers import AutoConfig
 
-    path = str(organism_path(name.removeprefix("organism:"))) if name.startswith("organism:") else name
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust}
     try:
+        path = str(organism_path(name)) if name.startswith("organism:") else name
         config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
         raise UserError(_not_found(name, error)) from None
-    network = _network_class(config).from_pretrained(path, config=config, dtype=dtype, use_safetensors=True, **options)
+    network = _network(name, path, config, dtype, options).eval()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return _wrap(name, network.eval().to(where), _tokenizer(path, options), revision)
+    try:
+        network = network.to(where)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"model {name!r} can't be put on device {where!r}: {_first_line(error)}") from None
+    return _wrap(name, network, _tokenizer(path, options), revision)
+
+
+def _network(name: str, path: str, config: Any, dtype: Any, options: Mapping[str, Any]) -> PreTrainedModel:
+    """The network with its weights; refused where weights that attention depends on would be drawn at random."""
+    try:
+        network, report = _network_class(config).from_pretrained(
+            path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"model {name!r}: its weights can't be read as dtype {dtype}: {_first_line(error)}") from None
+    missing = sorted(key for key in report["missing_keys"] if NEEDED.search(key))
+    if missing:
+        raise UserError(
+            f"model {name!r}: {len(missing)} weights of its config are missing in its file, first {missing[0]}; "
+            "expected all of them, since the rest would be random. Check config.json"
+        )
+    return network
 
 
 def _network_class(config: Any) -> Any:
@@ -198,11 +233,14 @@ def _tokenizer(path: str, options: Mapping[str, Any]) -> Any:
         return None
 
 
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _not_found(name: str, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0][:200]
     return (
         f"model {name!r}: expected a hub id, a folder with config.json, or one of "
-        f"{', '.join(f'organism:{known}' for known in organisms())}; {first_line}"
+        f"{', '.join(f'organism:{known}' for known in organisms())}; {_first_line(error)}"
     )
 
 

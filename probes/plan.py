@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
 from ..kernels.stats import FIELDS, split_name
+from .forward import check_tokens
 from .models import Model
 from .probe import Probe
 
@@ -134,19 +135,23 @@ def make_plan(
     examples: int = 32,
     seed: int = 0,
     bos: str = "default",
-    named: bool = True,
+    named: Collection[str] = (),
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
 ) -> Plan:
-    """The plan of one run. A probe that can't be measured on this data is skipped; if all are, that is an error."""
+    """The plan of one run.
+
+    A probe that can't be measured on this data is skipped with the reason; an error if all are, or one of `named`.
+    """
     size = getattr(model.config, "vocab_size", None)
     if size is None:
         raise UserError(f"{model.name} has no vocabulary: `measure` takes models of text; use ha.observe for others")
     made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
     skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
     kept = tuple(one for one in probes if one.name not in skipped)
-    if not kept or (named and skipped):
-        raise UserError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
+    refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
+    if refused:
+        raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
     frame = _frame(model, made, bos, keep_positions)
     return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions)
 
@@ -159,7 +164,7 @@ def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
             f"needs tokens labelled {', '.join(absent)}; data set {data.name!r} has "
             f"{', '.join(data.groups) or 'no labels'} (its own data set is {one.default_data!r})"
         )
-    if one.causal_only and not any(call.causal for call in model.calls if not call.cross):
+    if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
     unseen = {name for name in one.needs if split_name(name)[0] in ("output", "value_weighted_mass")}
     if model.backend == "materialised" and unseen:
@@ -172,6 +177,7 @@ def _frame(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame
     tokens, texts, kept = [], [], []
     for example in data.examples:
         batch = encode([example], model.tokenizer, bos=bos, max_length=model.max_length)
+        check_tokens(model, batch)
         ids = batch.input_ids[0].tolist()  # type: ignore[index]
         tokens.append(len(ids))
         texts.append(example.text if example.text is not None else _decoded(model, ids[:TEXT_LIMIT]))

@@ -58,6 +58,8 @@ class Probe:
     """One 0 or 1 per example: its interval is Wilson's."""
     per: Literal["query", "example"] = "query"
     causal_only: bool = False
+    first_queries: int | None = None
+    """A probe of whole examples that reads only so many queries, from the first; None: all of them."""
     explanation: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +97,8 @@ class Probe:
         values = values if self.parts else values[..., None]
         batch, heads, queries = stats["visible_keys"].shape
         real = torch.full((batch,), queries) if stats.real_queries is None else stats.real_queries.sum(1).cpu()
-        return Reading(values, real[:, None, None].expand(values.shape))
+        count = real.clamp(max=self.first_queries)[:, None, None].expand(values.shape)
+        return Reading(values, torch.where(values.isnan().cpu(), 0, count))
 
     def _call(self, stats: AttentionStats) -> Tensor:
         values = self.function(stats.read_by(f"probe {self.name!r}", self.needs))

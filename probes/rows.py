@@ -36,19 +36,18 @@ class ChunkTables:
         return BatchTables(self, first, lengths, range(first, min(first + len(lengths), keep)))
 
     def add_reading(self, one: Probe, call: Call, reading: Reading, first: int) -> None:
-        """The reading [batch, head, part] of one call; a part that is undefined everywhere is left out."""
+        """The reading [batch, head, part] of one call; a part that an example does not have is left out."""
         values = reading.values.float().cpu().numpy()
         counts = reading.n_queries.expand(reading.values.shape).cpu().numpy()
         batch, heads, _ = values.shape
         example, head = np.meshgrid(np.arange(first, first + batch), np.arange(heads), indexing="ij")
         for index, part in enumerate(one.parts or ("",)):
-            if one.parts and np.isnan(values[..., index]).all():
-                continue
+            has = ~np.isnan(values[..., index]).all(1) if one.parts else np.ones(batch, dtype=bool)
             columns = (example, np.full_like(head, call.layer), head, values[..., index], counts[..., index])
             for name, column in zip(NUMBERS, columns, strict=True):
-                self.numbers[name].append(column.ravel())
+                self.numbers[name].append(column[has].ravel())
             for name, text in zip(NAMES, (one.name, part, call.tower), strict=True):
-                self.names[name].append((text, batch * heads))
+                self.names[name].append((text, int(has.sum()) * heads))
 
     def rows(self) -> dict[str, Any]:
         """All value rows as the store's columns."""
@@ -76,7 +75,9 @@ class BatchTables:
         return bool(self.kept) and self.tables.with_maps
 
     def add(self, stats: AttentionStats) -> None:
-        """Every probe's reading of one attention call."""
+        """Every probe's reading of one attention call; a second call with the same weights (other values) adds nothing."""
+        if stats.call.number > 0:
+            return
         for one in self.tables.probes:
             if one.applies(stats):
                 self.tables.add_reading(one, stats.call, one.measure(stats), self.first)

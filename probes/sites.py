@@ -61,7 +61,7 @@ class SiteMap:
             self.sites[id(other)] = Site(name, tower, layer, shared)
 
     def _tower_name(self, pattern: str) -> str:
-        name = _role(pattern, self.model.config)
+        name = _role(pattern, self.model.config, getattr(self.model, "main_input_name", "input_ids"))
         taken = set(self.patterns.values())
         if name not in taken:
             return name
@@ -76,15 +76,15 @@ def _pattern(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
-def _role(pattern: str, config: Any) -> str:
+def _role(pattern: str, config: Any, main_input: str) -> str:
     """text, vision, audio, encoder, decoder or cross."""
     if CROSS.search(pattern):
         return "cross"
     if getattr(config, "is_encoder_decoder", False):
         return "encoder" if "encoder" in pattern.split(".") else "decoder"
-    if VISION.search(pattern) or not (hasattr(config, "vocab_size") or hasattr(config, "text_config")):
-        return "vision"
-    return "audio" if AUDIO.search(pattern) else "text"
+    if AUDIO.search(pattern) or main_input in ("input_values", "input_features"):
+        return "audio"
+    return "vision" if VISION.search(pattern) or main_input == "pixel_values" else "text"
 
 
 def _layer_count(config: Any) -> int:

@@ -7,6 +7,8 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.errors import UserError
@@ -49,6 +51,15 @@ def _teach(parser: argparse.ArgumentParser, description: str, epilog: str) -> No
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of {least} or more; came {text!r}")
+        return int(text)
+
+    return count
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--revision", help="revision of a hub model")
@@ -61,9 +72,13 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _load(args: argparse.Namespace) -> Model:
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
     from .models import load
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
     return load(
         args.model,
@@ -161,12 +176,14 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probes", default="all", help="names, families, globs, all, ./file.py:name (default: all)")
     parser.add_argument("--data", help="data set, .jsonl or .txt file (default: each probe's own data set)")
     parser.add_argument(
-        "--examples", type=int, default=32, help="prompts in all, spread over the data's grid (default: 32)"
+        "--examples", type=_at_least(1), default=32, help="prompts in all, spread over the data's grid (default: 32)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens of one forward (default: 8192)")
-    parser.add_argument("--keep-positions", type=int, default=8, help="examples kept token by token (default: 8)")
+    parser.add_argument("--batch-tokens", type=_at_least(1), default=8192, help="tokens of one forward (default: 8192)")
+    parser.add_argument(
+        "--keep-positions", type=_at_least(0), default=8, help="examples kept token by token (default: 8)"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what it takes; measure nothing"
     )
@@ -175,16 +192,14 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure_run(args: argparse.Namespace) -> int:
     """Plan, estimate, measure; print the runs."""
-    from ..data.store import open_store
-    from .catalog import select
+    from .catalog import select, spelled_out
     from .measure import carry_out, plan_runs
 
     probes = select(args.probes)
-    if not args.dry_run:
-        open_store(args.store, create=True)
+    _check_store(Path(args.store))
     model = _load(args)
     plans = plan_runs(
-        model, probes, args.data, named="all" not in args.probes.split(","), examples=args.examples, seed=args.seed,
+        model, probes, args.data, named=spelled_out(args.probes), examples=args.examples, seed=args.seed,
         bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
     )  # fmt: skip
     for plan in plans:
@@ -204,6 +219,14 @@ def measure_run(args: argparse.Namespace) -> int:
             )
         print(f"Next: headatlas show {runs[-1].id} --store {args.store}   or   headatlas serve --store {args.store}")
     return 0
+
+
+def _check_store(folder: Path) -> None:
+    """Refuse a place that can't be a store before the model is loaded; nothing is written yet."""
+    from ..data.store import open_store
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        open_store(folder)
 
 
 def _describe(plan: Plan) -> str:
@@ -271,7 +294,7 @@ def look_arguments(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("prompt", metavar="PROMPT", help="the text")
     parser.add_argument("--probes", default="all", help="names, families, globs (default: all that need no labels)")
-    parser.add_argument("--top", type=int, default=3, help="heads per probe (default: 3)")
+    parser.add_argument("--top", type=_at_least(1), default=3, help="heads per probe (default: 3)")
     parser.add_argument("--json", action="store_true", help="every value as JSON")
 
 

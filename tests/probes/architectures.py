@@ -88,8 +88,12 @@ def _qwen2_vl() -> PreTrainedModel:
 def _clip(name: str, sharp: float = 6.0) -> Callable[[], PreTrainedModel]:
     def build() -> PreTrainedModel:
         torch.manual_seed(0)
-        text = {key: value for key, value in TEXT.items() if key not in ("pad_token_id", "bos_token_id", "eos_token_id")}
-        config = getattr(transformers, f"{name}Config")(text_config={**text, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1}, vision_config=VISION)
+        text = {
+            key: value for key, value in TEXT.items() if key not in ("pad_token_id", "bos_token_id", "eos_token_id")
+        }
+        config = getattr(transformers, f"{name}Config")(
+            text_config={**text, "eos_token_id": 2, "pad_token_id": 0, "bos_token_id": 1}, vision_config=VISION
+        )
         model = getattr(transformers, f"{name}Model")(config).eval()
         _sharpen(model, sharp)
         return model

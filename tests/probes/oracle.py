@@ -6,10 +6,9 @@ import sys
 from contextlib import contextmanager
 
 import torch
+from headatlas.probes.attention import configs
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
-
-from headatlas.probes.attention import configs
 
 _recorded: list[tuple[str, torch.Tensor]] = []
 
@@ -49,5 +48,3 @@ def output_attentions(model, inputs) -> list[torch.Tensor]:
     """What `output_attentions=True` returns, for models outside the attention interface."""
     with torch.no_grad():
         return [weights.double() for weights in model(**inputs, output_attentions=True).attentions]
-
-

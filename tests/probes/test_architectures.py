@@ -7,7 +7,8 @@ import torch
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import statistics_of_weights
 from headatlas.kernels.stats import split_name
-from headatlas.probes.forward import batch, model_inputs as forward_inputs, observe
+from headatlas.probes.forward import batch, observe
+from headatlas.probes.forward import model_inputs as forward_inputs
 from headatlas.probes.models import load
 from headatlas.probes.targets import find_target
 

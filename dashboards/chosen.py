@@ -1,0 +1,107 @@
+"""The selected head beside the atlas: its value in the shown reading, and in which other readings it stands out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dash import dcc, html
+
+from ..data.store import Run
+from .controls import badge, percentile_bar
+from .readings import Reading, by_standing, parse_head, row_in
+from .state import link, readings_of
+from .wording import UNDEFINED, interval, number
+
+STANDS_OUT = 40
+"""How far from the middle percentile a head must be to be named as standing out."""
+
+
+def kv_group(reading: Reading, head: int) -> str | None:
+    """The key-value head that a query head shares, where heads share one."""
+    if not 0 < reading.kv_heads < reading.heads:
+        return None
+    return f"KV group {head // (reading.heads // reading.kv_heads)}"
+
+
+def head_link(run: Run, reading: Reading, name: str) -> str:
+    """The head page at the shown reading."""
+    return link(
+        "/head",
+        run=run.id,
+        head=name,
+        probe=reading.probe,
+        part=reading.part,
+        stratum=reading.stratum,
+        tower=reading.tower,
+    )
+
+
+def hint(reading: Reading) -> html.Div:
+    """What to do when no head is selected, with the highest heads to start from."""
+    best = reading.top(3)
+    names = ", ".join(f"{row.name} {number(row.value)}" for row in best.itertuples(index=False))
+    return html.Div(
+        [
+            html.H2("No head selected"),
+            html.P(
+                ["Click a cell, or focus the atlas and use the arrow keys. ", html.Kbd("Enter"), " opens the head."],
+                className="ha-muted",
+            ),
+            html.P([html.Span("Highest: ", className="ha-muted"), names]) if names else None,
+        ]
+    )
+
+
+def standing_out(run: Run, reading: Reading, name: str) -> list[html.Li]:
+    """The three readings in which this head stands out most, each a link to it."""
+    readings = readings_of(run, reading.stratum, reading.tower)
+    lines = []
+    for other in by_standing(readings, name)[:3]:
+        row = row_in(other, name)
+        if row is not None and abs(row["percentile"] - 50) >= STANDS_OUT:
+            words = f"{number(row['value'])}, rank {int(row['rank'])} of {other.ranked}"
+            link_to = dcc.Link(other.title, href=head_link(run, other, name))
+            lines.append(html.Li([link_to, html.Span(words, className="ha-muted")]))
+    return lines
+
+
+def measures(reading: Reading, row: Any) -> html.Div:
+    """Value, interval, n and rank of the head in the shown reading."""
+    unit = f" ({reading.card['unit']})" if reading.card.get("unit") else ""
+    pairs = [
+        ("95 % interval", interval(row["low"], row["high"])),
+        ("n", f"{int(row['n'])}"),
+        ("Rank", f"{int(row['rank'])} of {reading.ranked}"),
+        ("Percentile", f"{row['percentile']:.0f}"),
+    ]
+    figure = html.Div([html.Strong(number(row["value"])), html.Span(f"{reading.title}{unit}")], className="ha-value")
+    return html.Div(
+        [
+            figure,
+            html.Dl([html.Div([html.Dt(a), html.Dd(b)]) for a, b in pairs], className="ha-pairs"),
+            percentile_bar(row["percentile"]),
+        ]
+    )
+
+
+def chosen_head(run: Run, reading: Reading, name: str | None) -> html.Div:
+    """The panel of the selected head."""
+    if name is None:
+        return hint(reading)
+    _, head = parse_head(name)
+    group = kv_group(reading, head)
+    title = html.Div(
+        [
+            html.H2(name),
+            badge(group) if group else None,
+            dcc.Link(f"Open {name}", href=head_link(run, reading, name), id="atlas-open", className="ha-button"),
+        ],
+        className="ha-chosen-title",
+    )
+    rows = reading.table[reading.table["name"] == name]
+    if rows.empty or rows["value"].isna().all():
+        words = UNDEFINED if len(rows) else "not measured"
+        return html.Div([title, html.P(f"{reading.title} is {words}.", className="ha-muted")])
+    others = standing_out(run, reading, name)
+    below = [html.H3("Stands out in"), html.Ul(others, className="ha-others")] if others else []
+    return html.Div([title, measures(reading, rows.iloc[0]), *below])

@@ -1,0 +1,48 @@
+"""The figures people call by name: `ha.atlas(run, "sink_rate")` and `ha.head(run, "L5H1")`, for notebooks and scripts.
+
+Both are pure: a run in, a `plotly.graph_objects.Figure` out. The dashboard draws with the same functions.
+"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from ..data.errors import UserError
+from ..data.store import Run
+from .distribution import ranks_figure
+from .heatmap import Limits, atlas_figure
+from .readings import every_reading, head_name, parse_head, per_head, read
+from .theme import Scheme
+from .wording import stratum_text
+
+
+def atlas(
+    run: Run,
+    probe: str,
+    *,
+    part: str | None = None,
+    stratum: str | None = None,
+    tower: str | None = None,
+    top: int | None = None,
+    limits: Limits = "full",
+    flip: bool = False,
+    scheme: Scheme = "light",
+) -> go.Figure:
+    """The layer x head heatmap of one probe of a run, with the `top` highest heads framed.
+
+    A part, stratum or tower left out is the first the run has; the title says which. Layer 0 is at the bottom.
+    """
+    reading = read(run, probe, part=part, stratum=stratum, tower=tower)
+    said = f"<b>{reading.title}</b> · {stratum_text(reading.stratum)} · {run.id}"
+    return atlas_figure(reading, scheme=scheme, limits=limits, flip=flip, top=top or 0, title=said)
+
+
+def head(
+    run: Run, name: str, *, stratum: str | None = None, tower: str | None = None, scheme: Scheme = "light"
+) -> go.Figure:
+    """Where one head stands in every reading of a run: percentile among heads, value, interval and rank on hover."""
+    label = head_name(*parse_head(name))
+    readings = every_reading(run, per_head(run.heads()), stratum=stratum, tower=tower)
+    if not any(label in set(reading.table["name"]) for reading in readings):
+        raise UserError(f"expected a head that this run measured, got {label}; ha.atlas(run, probe) shows all of them")
+    return ranks_figure(readings, label, scheme=scheme)

@@ -1,0 +1,68 @@
+"""All readings of a run side by side: one figure of small heatmaps, each on its own colour range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .heatmap import Limits, cells, colour_limits, outline, ticks, undefined
+from .readings import Reading, parse_head
+from .theme import COLOURS, Scheme, template
+from .wording import span
+
+SHORT_UNIT = 8
+"""Longer units would run into the next panel; the card above the figure has them all."""
+
+
+def range_words(reading: Reading, limits: Limits) -> str:
+    """The ends of a small heatmap's colour scale, with the unit where it is short."""
+    low, high, _ = colour_limits(reading, limits)
+    unit = str(reading.card.get("unit") or "")
+    unit = f" {unit}" if 0 < len(unit) <= SHORT_UNIT else ""
+    return f"{span(low, high)}{unit}"
+
+
+def multiples_figure(
+    readings: list[Reading],
+    *,
+    scheme: Scheme = "light",
+    limits: Limits = "full",
+    flip: bool = False,
+    top: int = 0,
+    selected: str | None = None,
+) -> go.Figure:
+    """All readings of a run as small heatmaps in one figure, each on its own range, which its title states."""
+    colours = COLOURS[scheme]
+    columns = min(4, max(len(readings), 1))
+    rows = -(-max(len(readings), 1) // columns)
+    titles = [f"<b>{r.title}</b><br>{range_words(r, limits)}" for r in readings]
+    height = 60 + rows * (62 + min(max(readings[0].layers * 12, 130), 360)) if readings else 240
+    gap = 62 / height
+    figure = make_subplots(
+        rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=min(gap, 0.9 / rows)
+    )
+    chosen = [parse_head(selected)] if selected else []
+    for index, reading in enumerate(readings):
+        place: Any = {"row": index // columns + 1, "col": index % columns + 1}
+        heat = cells(reading, limits=limits)
+        heat.update(xgap=0.5, ygap=0.5, name=reading.probe)
+        figure.add_trace(heat, **place)
+        figure.add_trace(undefined(reading, scheme), **place)
+        best = [(row.layer, row.head) for row in reading.top(top).itertuples(index=False)]
+        figure.add_trace(outline(best, colour=colours["top"], width=1.4, meta="top"), **place)
+        figure.add_trace(outline(chosen, colour=colours["selected"], width=2.6, meta="selected"), **place)
+        y = ticks(reading.layers, 6)
+        y["range"] = y["range"][::-1] if flip else y["range"]
+        figure.update_xaxes(showgrid=False, **ticks(reading.heads, 6), **place)
+        figure.update_yaxes(showgrid=False, **y, **place)
+    figure.update_annotations(font={"size": 12, "color": colours["text"]}, xanchor="center")
+    figure.update_layout(
+        template=template(scheme),
+        height=height,
+        barmode="overlay",
+        margin={"l": 30, "r": 10, "t": 40, "b": 26},
+        uirevision="multiples",
+    )
+    return figure

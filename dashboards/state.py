@@ -1,0 +1,124 @@
+"""What the pages share: the store of the running app, and the state of a view as it stands in the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import flask
+from dash import Dash, get_relative_path
+
+from ..data.errors import UserError, near_miss
+from ..data.store import Run, Store
+from .readings import Frame, Reading, cards, every_reading, head_name, parse_head, per_head
+
+STORE_KEY = "HEADATLAS_STORE"
+
+
+def keep_store(app: Dash, store: Store) -> None:
+    """Ties a store to an app, so that pages know it without a module-level variable."""
+    app.server.config[STORE_KEY] = store
+
+
+def current_store() -> Store:
+    """The store of the app that is answering."""
+    return flask.current_app.config[STORE_KEY]
+
+
+def current_run(ref: str | None) -> Run:
+    """The run a URL names, `latest` when it names none; the store checks the id, no path is ever taken from a URL."""
+    return current_store().run(ref or "latest")
+
+
+def plain(value: Any) -> str | None:
+    """One query value as text; a repeated one counts once, an empty one not at all."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    return str(value) if value not in (None, "") else None
+
+
+def flag(value: Any) -> bool:
+    """A switch in the URL: on for `1`, `true`, `yes`, `on`."""
+    return str(plain(value) or "").lower() in {"1", "true", "yes", "on"}
+
+
+def one_of(kind: str, value: Any, choices: Iterable[str], default: str) -> str:
+    """A choice in the URL, refused with the list of what exists when it is none of them."""
+    offered = list(choices)
+    text = plain(value) or default
+    if text not in offered:
+        raise UserError(f"expected {kind}= to be one of {', '.join(offered)}, got {text!r}")
+    return text
+
+
+def count(kind: str, value: Any, most: int) -> int:
+    """A whole number in the URL between 0 and `most`."""
+    text = plain(value) or "0"
+    if not text.isdigit() or int(text) > most:
+        raise UserError(f"expected {kind}= to be a whole number from 0 to {most}, got {text!r}")
+    return int(text)
+
+
+def known_probe(run: Run, value: Any) -> str | None:
+    """The probe a URL names, or the first of the run; None when the run has no probe yet."""
+    known = cards(run)
+    text = plain(value)
+    if text is not None and text not in known:
+        offered = ", ".join(known) or "none yet"
+        raise UserError(f"expected a probe of this run, got {text!r}.{near_miss(text, known)} It has {offered}.")
+    return text or next(iter(known), None)
+
+
+def known_head(value: Any, layers: int, heads: int) -> str | None:
+    """The head a URL names, checked against the model's shape."""
+    text = plain(value)
+    if text is None:
+        return None
+    layer, head = parse_head(text)
+    if layer >= layers or head >= heads:
+        last = head_name(layers - 1, heads - 1)
+        raise UserError(f"expected a head from L0H0 to {last} (both numbers from zero), got {head_name(layer, head)}")
+    return head_name(layer, head)
+
+
+@lru_cache(maxsize=8)
+def _summarised(path: Path, _updated: str) -> Frame:
+    """The per-head rows of a run as of one moment: a run in progress is summarised once per chunk, not per click."""
+    return per_head(Run(path).heads())
+
+
+def heads_table(run: Run) -> Frame:
+    """Every per-head row of a run, or an error that says what to wait for."""
+    table = _summarised(run.path, str(run.header.get("updated")))
+    if table.empty:
+        raise UserError("expected readings per head, got none yet: this run has no finished chunk; it fills as it runs")
+    return table
+
+
+@lru_cache(maxsize=32)
+def _every_reading(path: Path, updated: str, stratum: str, tower: str) -> tuple[Reading, ...]:
+    return tuple(every_reading(Run(path), _summarised(path, updated), stratum=stratum, tower=tower))
+
+
+def readings_of(run: Run, stratum: str, tower: str) -> list[Reading]:
+    """Every reading of a run in a stratum and tower, computed once per state of the run."""
+    return list(_every_reading(run.path, str(run.header.get("updated")), stratum, tower))
+
+
+def reading_of(run: Run, probe: str, part: str | None, stratum: str, tower: str) -> Reading:
+    """One reading of a run, for the pages."""
+    known_probe(run, probe)
+    found = [r for r in readings_of(run, stratum, tower) if r.probe == probe and (not part or r.part == part)]
+    if not found:
+        raise UserError(f"expected values of {probe!r} per head at {stratum!r}, got none: choose another stratum")
+    return found[0]
+
+
+def link(path: str, **state: Any) -> str:
+    """A URL inside the app that holds the given state; empty values are left out."""
+    kept = {key: value for key, value in state.items() if value not in (None, "", False, 0)}
+    query = f"?{urlencode(kept)}" if kept else ""
+    return f"{get_relative_path(path)}{query}"

@@ -1,0 +1,47 @@
+"""The table twin of the atlas: the same numbers as the picture, sortable, one row per head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_ag_grid as dag
+
+from .readings import Reading
+from .theme import grid_options
+
+RELIABILITY = "Split-half rank reliability of this reading over heads; the same for every head"
+COLUMNS: list[dict[str, Any]] = [
+    {"field": "rank", "headerName": "#", "headerTooltip": "Rank, 1 is the highest value", "flex": 56, "sort": "asc"},
+    {"field": "name", "headerName": "Head", "flex": 72, "comparator": {"function": "byHead"}, "cellClass": "ha-strong"},
+    {"field": "value", "headerName": "Value", "flex": 64},
+    {"field": "low", "headerName": "Low", "flex": 62, "headerTooltip": "Low end of the 95 % interval"},
+    {"field": "high", "headerName": "High", "flex": 62, "headerTooltip": "High end of the 95 % interval"},
+    {"field": "n", "headerName": "n", "flex": 44, "headerTooltip": "Independent prompts with a value"},
+    {"field": "reliability", "headerName": "Reliab.", "flex": 68, "headerTooltip": RELIABILITY},
+]
+for _column in COLUMNS:
+    if _column["field"] != "name":
+        _column |= {"type": "rightAligned", "comparator": {"function": "emptyLast"}}
+    if _column["field"] in {"value", "low", "high", "reliability"}:
+        _column["valueFormatter"] = {"function": "fourFigures(params.value)"}
+
+
+def table_twin(identifier: str) -> dag.AgGrid:
+    """The same numbers as the picture, one row per head."""
+    return dag.AgGrid(
+        id=identifier,
+        rowData=[],
+        columnDefs=COLUMNS,
+        defaultColDef={"sortable": True, "resizable": False, "suppressHeaderMenuButton": True, "suppressMovable": True},
+        getRowId="params.data.name",
+        dashGridOptions={**grid_options(), "rowHeight": 30, "headerHeight": 34},
+        className="ha-grid ha-table-twin",
+        style={"height": None},
+    )
+
+
+def rows_of(reading: Reading, top: int) -> list[dict[str, Any]]:
+    """The table twin: all heads, or the top ones; undefined values are empty cells."""
+    table = reading.top(top) if top else reading.table
+    kept = table[["name", "value", "low", "high", "n", "rank", "reliability"]].astype(object)
+    return kept.where(kept.notna(), None).to_dict("records")

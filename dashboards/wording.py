@@ -1,0 +1,76 @@
+"""How numbers, intervals, ranks and one-sentence summaries are written, the same on every page and in every figure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .readings import Reading
+
+UNDEFINED = "not defined here"
+NO_INTERVAL = "no interval (fewer than 5 clusters)"
+
+
+def number(value: float) -> str:
+    """A value to about four figures, a dash where it is undefined."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if 0 < size < 0.0005:
+        return f"{value:.1e}"
+    decimals = 3 if size < 10 else 2 if size < 100 else 1 if size < 1000 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def span(low: float, high: float) -> str:
+    """Both ends of a range, with as many digits as it takes to tell them apart."""
+    if number(low) != number(high):
+        return f"{number(low)} to {number(high)}"
+    digits = next((d for d in range(4, 9) if f"{low:.{d}g}" != f"{high:.{d}g}"), 9)
+    return f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def interval(low: float, high: float) -> str:
+    """A 95 % interval, or why there is none."""
+    return f"{number(low)} – {number(high)}" if math.isfinite(low) and math.isfinite(high) else NO_INTERVAL
+
+
+def stratum_text(stratum: str) -> str:
+    """`length=512;depth=0.5` for people: `length 512, depth 0.5`."""
+    return stratum.replace(";", ", ").replace("=", " ") or "all examples"
+
+
+def hover(reading: Reading, row: Any) -> str:
+    """What a head says when it is pointed at: name, value, interval, n, rank."""
+    if not math.isfinite(row.value):
+        return f"<b>{row.name}</b><br>{reading.title}: {UNDEFINED}"
+    unit = f" {reading.card['unit']}" if reading.card.get("unit") else ""
+    return (
+        f"<b>{row.name}</b><br>{reading.title} <b>{number(row.value)}</b>{unit}"
+        f"<br>95 % interval {interval(row.low, row.high)}"
+        f"<br>n {int(row.n)} · rank {int(row.rank)} of {reading.ranked}"
+    )
+
+
+def spoken(reading: Reading, row: Any) -> str:
+    """The same in one sentence for screen readers."""
+    if not math.isfinite(row.value):
+        return f"{row.name}: {reading.title} is {UNDEFINED}."
+    return (
+        f"{row.name}: {reading.title} {number(row.value)}, 95 % interval {interval(row.low, row.high)}, "
+        f"n {int(row.n)}, rank {int(row.rank)} of {reading.ranked}."
+    )
+
+
+def summary(reading: Reading) -> str:
+    """One sentence about the whole atlas of a reading."""
+    best = reading.top(3)
+    if best.empty:
+        return f"{reading.title} is not defined for any head of this stratum."
+    names = ", ".join(f"{row.name} ({number(row.value)})" for row in best.itertuples(index=False))
+    undefined = reading.layers * reading.heads - reading.ranked
+    gaps = f" {undefined} cells are undefined or not measured." if undefined else ""
+    return (
+        f"{reading.title} over {reading.layers} layers and {reading.heads} heads at {stratum_text(reading.stratum)}: "
+        f"median {number(float(reading.table['value'].median()))}, highest {names}.{gaps}"
+    )
