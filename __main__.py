@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from typing import NoReturn
 
 from .data.errors import UserError, near_miss
 
@@ -23,7 +24,7 @@ class Verb:
 VERBS = {
     "probes": Verb("probes", "the head readings there are: formula, unit, source, what each needs"),
     "data": Verb("data", "the data sets there are, with their parameters"),
-    "models": Verb("models", "the models that come with the package, and their certificates"),
+    "models": Verb("probes", "the models that come with the package, and their certificates"),
     "measure": Verb("probes", "measure the heads of a model on a data set, into the store"),
     "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
@@ -72,16 +73,23 @@ def _run(words: list[str]) -> int:
     if name not in VERBS:
         raise UserError(f"unknown verb {name!r}.{near_miss(name, VERBS)} Expected one of {', '.join(VERBS)}")
     module = import_module(f".{VERBS[name].room}.verbs", __package__)
-    parser = argparse.ArgumentParser(prog=f"headatlas {name}")
+    parser = _Parser(prog=f"headatlas {name}")
     getattr(module, f"{name}_arguments")(parser)
     return int(getattr(module, f"{name}_run")(parser.parse_args(rest)))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. `{self.prog} --help` shows what it takes")
 
 
 def _overview() -> argparse.ArgumentParser:
     from . import __version__
 
     verbs = "\n".join(f"  {name:<9}{verb.help}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="headatlas",
         usage="headatlas VERB [options]",
         description=f"A workbench for attention heads.\n\nverbs:\n{verbs}",

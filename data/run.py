@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ class Run:
         header = self.header
         probes = len(header.get("probes", {}))
         return f"Run({self.id!r}, {self.status}, {header['data']['examples']} examples, {probes} probes)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was run, and the three highest heads of each probe."""
+        from .verbs import readable, top_heads
+
+        header = self.header
+        line = f"{header['model']['name']} on {header['data']['spec']}, {header['data']['examples']} examples"
+        table = readable(top_heads(self.heads(), 3))
+        return f"<p><b>{escape(self.id)}</b> ({self.status})<br>{escape(line)}</p>{table.to_html(index=False)}"
 
     @property
     def header(self) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def show_run(args: argparse.Namespace) -> int:
     if not args.probe:
         _summary(run)
     if len(top):
-        _table(_readable(top))
+        _table(readable(top))
     else:
         print("no values yet")
     return 0
@@ -140,7 +140,7 @@ def _place(layer: Any, head: Any) -> str:
     return f"L{layer}" if pd.isna(head) else f"L{layer}H{head}"
 
 
-def _readable(top: pd.DataFrame) -> pd.DataFrame:
+def readable(top: pd.DataFrame) -> pd.DataFrame:
     """Rounded for people, one column for the interval, and no column that says the same nothing everywhere."""
     shown = top.assign(
         mean=top["mean"].map(_number),

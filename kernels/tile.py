@@ -74,6 +74,9 @@ class Pass:
         if not parts:
             return None
         heads = max(part.shape[1] for part in parts)
+        # matrix products of a few columns are fastest in multiples of four
+        spare = -sum(part.shape[-1] for part in parts) % 4
+        parts.append(groups.new_zeros(batch, 1, keys, spare))
         return torch.cat([part.expand(-1, heads, -1, -1) for part in parts], dim=-1)
 
     def _add_column(self, name: str, count: int) -> None:
@@ -232,7 +235,8 @@ class Block:
         before = torch.nn.functional.pad(key[self.batches], (shift, 0), value=-1)[:, self.low : self.high]
         same = query[self.batches, self.start : self.stop, None] == before[:, None]
         same &= (before >= 0)[:, None]
-        same &= self.offsets(0, self.high - self.low) != -shift
+        itself = self.start + self.inputs.visibility.offset + shift - self.low
+        torch.diagonal(same, itself, dim1=1, dim2=2).fill_(False)
         return same[:, None, None].to(self.whole.dtype)
 
     def count_seen(self, keys: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,10 @@ from .probe import Probe
 
 BATCH_TOKENS = 8192
 """Tokens of one forward, padding included, unless `batch_tokens` says otherwise."""
+REACHED = 0.25
+"""Share of the matmul speed that small models and elementwise statistics reach; for the estimate alone."""
+OVERHEAD = 0.004
+"""Seconds that a forward spends per layer besides arithmetic; for the estimate alone."""
 ALWAYS = frozenset({"bos", "separator", "rest"})
 """Labels that any tokenizer's frame gives; probes may ask for them of any data."""
 
@@ -106,7 +111,7 @@ class Plan:
         return encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
 
     def estimate(self) -> dict[str, float]:
-        """Tokens, forwards, and from them FLOPs and bytes of one forward: arithmetic, not a measurement."""
+        """Tokens, forwards, FLOPs, seconds and bytes: arithmetic, with this machine's matmul speed as the only measurement."""
         lengths = self.lengths
         card = self.model.card()
         layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64
@@ -116,15 +121,28 @@ class Plan:
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.network.parameters())
         hidden = getattr(self.model.config, "hidden_size", 768)
         widest = max(getattr(self.model.config, "intermediate_size", 0) or 4 * hidden, 4 * hidden)
+        flops = 2.0 * card["parameters"] * tokens + pairs * (6 * width + 60)
         return {
             "examples": len(lengths),
             "tokens": tokens,
             "forwards": -(-tokens // together),
-            "flops": 2.0 * card["parameters"] * tokens + pairs * (4 * width + 2 * width + 60),
+            "flops": flops,
+            "seconds": flops / (REACHED * matmul_rate(self.model)) + OVERHEAD * layers * -(-tokens // together),
             "weight_bytes": weights,
             "activation_bytes": together * 4.0 * (6 * hidden + 2 * widest) + 16e6,
             "materialised_bytes": max(lengths) ** 2 * 4.0 * layers * heads * max(1, together // max(lengths)),
         }
+
+
+def matmul_rate(model: Model, size: int = 512) -> float:
+    """FLOPs a second of a square matrix product where the model runs, in its data type; takes milliseconds."""
+    left = torch.ones(size, size, dtype=model.network.dtype, device=model.device)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        (left @ left).sum().item()
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * size**3 / min(seconds)
 
 
 def make_plan(

@@ -95,7 +95,7 @@ class Probe:
             return Reading(values.nanmean(2), count)
         values = self._call(stats)
         values = values if self.parts else values[..., None]
-        batch, heads, queries = stats["visible_keys"].shape
+        batch, _, queries = stats["visible_keys"].shape
         real = torch.full((batch,), queries) if stats.real_queries is None else stats.real_queries.sum(1).cpu()
         count = real.clamp(max=self.first_queries)[:, None, None].expand(values.shape)
         return Reading(values, torch.where(values.isnan().cpu(), 0, count))

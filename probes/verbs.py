@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .measure import Progress
     from .models import Model
     from .plan import Plan
+    from .probe import Probe
 
 MODEL_HELP = "hub id, local folder, or organism:NAME (`headatlas models` lists those)"
 
@@ -94,6 +95,7 @@ def probes_arguments(parser: argparse.ArgumentParser) -> None:
     _teach(parser, "The head readings there are.", "examples:\n  headatlas probes\n  headatlas probes sink_rate\n")
     parser.add_argument("names", nargs="*", help="names, families or globs: their cards in full")
     parser.add_argument("--json", action="store_true", help="one JSON list of cards")
+    parser.add_argument("--markdown", action="store_true", help="the table of the README")
 
 
 def probes_run(args: argparse.Namespace) -> int:
@@ -103,6 +105,8 @@ def probes_run(args: argparse.Namespace) -> int:
     chosen = select(args.names) if args.names else list(all_probes().values())
     if args.json:
         print(json.dumps([one.card() for one in chosen], ensure_ascii=False, indent=1))
+    elif args.markdown:
+        print(markdown_table(chosen))
     elif args.names:
         print("\n\n".join(_card_text(one.card()) for one in chosen))
     else:
@@ -111,6 +115,12 @@ def probes_run(args: argparse.Namespace) -> int:
             [(one.spelled, one.family, one.unit, one.summary, one.default_data) for one in chosen],
         )
     return 0
+
+
+def markdown_table(chosen: Sequence[Probe]) -> str:
+    """The README's table of probes."""
+    rows = [f"| `{one.name}` | {one.family} | {one.summary} | {one.unit} | {one.source} |" for one in chosen]
+    return "\n".join(["| probe | family | what it measures | unit | source |", "|---|---|---|---|---|", *rows])
 
 
 def _card_text(card: dict[str, Any]) -> str:
@@ -141,7 +151,10 @@ def models_run(args: argparse.Namespace) -> int:
 
     if args.certify or args.certificate:
         name = (args.certify or args.certificate).removeprefix("organism:")
-        found = certificate(name)
+        try:
+            found = certificate(name)
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(str(error)) from None
         if args.certify:
             from .training.certify import certify
 
@@ -229,11 +242,17 @@ def _check_store(folder: Path) -> None:
         open_store(folder)
 
 
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _describe(plan: Plan) -> str:
     cost = plan.estimate()
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost['examples']} examples, "
-        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; {cost['flops'] / 1e9:,.0f} GFLOP, about "
+        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; {cost['flops'] / 1e9:,.0f} GFLOP, about {_duration(cost['seconds'])}, "
         f"{(cost['weight_bytes'] + cost['activation_bytes']) / 1e6:,.0f} MB "
         f"(n x n maps would take {cost['materialised_bytes'] / 1e6:,.0f} MB more)"
     )

@@ -9,10 +9,13 @@ from ...data.groups import GROUPS
 from ...kernels.stats import AttentionStats
 from ..probe import probe
 
+PARTS = tuple(name for name in GROUPS if name != "padding")
+"""Every label that a real token may carry."""
+
 
 @probe(
     needs={"group_mass"},
-    parts=GROUPS,
+    parts=PARTS,
     title="Group mass",
     formula="mean_i sum_{j in group} p_ij, one part per group",
     unit="mass",
@@ -27,15 +30,15 @@ def group_mass(stats: AttentionStats) -> Tensor:
     >>> from headatlas.probes.worked import stats_of
     >>> stats = stats_of([[1, 0], [0.25, 0.75]], group_mass.needs, groups=["bos", "rest"])
     >>> values = group_mass.measure(stats).values[0, 0]
-    >>> {part: value for part, value in zip(GROUPS, values.tolist()) if value == value}
+    >>> {part: value for part, value in zip(PARTS, values.tolist()) if value == value}
     {'rest': 0.375, 'bos': 0.625}
     """
     mass = stats["group_mass"]
-    values = mass.new_full((*mass.shape[:-1], len(GROUPS)), torch.nan)
+    values = mass.new_full((*mass.shape[:-1], len(PARTS)), torch.nan)
     if stats.key_groups is None:
         return values
     for index, name in enumerate(stats.group_names):
-        if name in GROUPS:
+        if name in PARTS:
             present = (stats.key_groups == index).any(1)[:, None, None]
-            values[..., GROUPS.index(name)] = torch.where(present, mass[..., index], torch.nan)
+            values[..., PARTS.index(name)] = torch.where(present, mass[..., index], torch.nan)
     return values

@@ -54,6 +54,7 @@ def first_token_mass(stats: AttentionStats) -> Tensor:
     binary=True,
     per="example",
     causal_only=True,
+    first_queries=LENGTH,
 )
 def sink_rate(stats: AttentionStats) -> Tensor:
     """Whether the first token receives more than 0.3 on average from the first 64 queries (paper defaults).

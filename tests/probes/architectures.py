@@ -141,6 +141,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     "bloom": Architecture(_causal("Bloom", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, pad_token_id=0, bos_token_id=1, eos_token_id=2)),
     "gptj": Architecture(_causal("GPTJ", vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, rotary_dim=4, pad_token_id=0, bos_token_id=1, eos_token_id=2)),
     "mpt": Architecture(_causal("Mpt", vocab_size=VOCABULARY, d_model=32, n_layers=2, n_heads=4, expansion_ratio=2, max_seq_len=64)),
+    "roberta": Architecture(_model("RobertaForMaskedLM", "RobertaConfig", **{**TEXT, "max_position_embeddings": 66}), "masked"),
+    "modernbert": Architecture(_model("ModernBertForMaskedLM", "ModernBertConfig", **{**TEXT, "num_hidden_layers": 4}, local_attention=8, global_attn_every_n_layers=2, cls_token_id=1, sep_token_id=2), "masked", window=5, layers=4),
+    "deberta": Architecture(_model("DebertaV2ForMaskedLM", "DebertaV2Config", sharp=2.0, **TEXT, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8), "masked"),
+    "mpnet": Architecture(_model("MPNetForMaskedLM", "MPNetConfig", **TEXT), "masked"),
+    "starcoder2": Architecture(_causal("Starcoder2", **{**TEXT, "num_key_value_heads": 2}, sliding_window=WINDOW), window=WINDOW),
+    "olmo3": Architecture(_causal("Olmo3", **{**GROUPED, "num_hidden_layers": 4}, sliding_window=WINDOW), window=WINDOW, layers=4),
+    "deepseek_v3": Architecture(_causal("DeepseekV3", **TEXT, num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, n_group=2, topk_group=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8, moe_intermediate_size=16, first_k_dense_replace=1, n_shared_experts=1)),
+    "llama4": Architecture(_model("Llama4ForCausalLM", "Llama4TextConfig", **{**GROUPED, "num_hidden_layers": 4}, num_local_experts=2, intermediate_size_mlp=40, attention_chunk_size=WINDOW, interleave_moe_layer_step=2, no_rope_layers=[1, 1, 1, 0]), layers=4),
+    "bart": Architecture(_model("BartForConditionalGeneration", "BartConfig", vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=64), "seq2seq"),
+    "beit": Architecture(_model("BeitModel", "BeitConfig", **VISION, use_relative_position_bias=True), "image"),
+    "gpt_neo": Architecture(_model("GPTNeoForCausalLM", "GPTNeoConfig", sharp=2.0, vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=64, attention_types=[[["global", "local"], 1]], window_size=WINDOW, bos_token_id=1, eos_token_id=2)),
+    "codegen": Architecture(_causal("CodeGen", vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, rotary_dim=4, bos_token_id=1, eos_token_id=2)),
+    "xglm": Architecture(_causal("XGLM", vocab_size=VOCABULARY, d_model=32, num_layers=2, attention_heads=4, ffn_dim=40, max_position_embeddings=64)),
+    "xlnet": Architecture(_model("XLNetLMHeadModel", "XLNetConfig", vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=40), "masked"),
 }  # fmt: skip
 
 

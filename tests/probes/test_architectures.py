@@ -21,7 +21,7 @@ NEEDS = frozenset(
     "weight_at:previous group_mass received received_by_group future_average:1:5 pooled_mean pooled_max".split()
 )
 RELATIVE = {"mean_distance", "mean_square_distance", "clipped_distance", "logit_sum", "logit_sum_squares"}
-MATERIALISED = {"falcon", "bloom", "gptj", "mpt"}
+MATERIALISED = {"falcon", "bloom", "gptj", "mpt", "deberta", "mpnet", "gpt_neo", "codegen", "xglm", "xlnet"}
 
 
 def labelled(kind, left):

@@ -1,0 +1,22 @@
+"""The README says what the code says."""
+
+import re
+from pathlib import Path
+
+from headatlas.__main__ import VERBS
+from headatlas.probes.catalog import all_probes
+from headatlas.probes.verbs import markdown_table
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_table_of_probes_is_the_one_the_code_prints():
+    """Regenerate with `headatlas probes --markdown`."""
+    table = README.split("<!-- probes -->\n")[1].split("\n<!-- /probes -->")[0]
+    assert table == markdown_table(list(all_probes().values()))
+
+
+def test_every_verb_is_shown_and_every_shown_verb_exists():
+    shown = set(re.findall(r"^headatlas (\w+)", README, re.MULTILINE))
+    assert set(VERBS) <= shown
+    assert shown <= set(VERBS)
