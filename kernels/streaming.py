@@ -4,211 +4,36 @@ A tile is a block of queries against all keys they can see, small enough to stay
 rescaling, and each asked-for statistic is one pass over it. Cost per visible (query, key) pair and head: 2 d FLOPs for
 q.k, one exponential, 2 C FLOPs for the C linear statistics (groups, norms, far distances) of one matrix product, and
 one read per elementwise statistic. Keys are centred first: softmax does not see a common shift, float32 does.
-Adding a statistic: a row in stats.FIELDS, its definition in reference.py, and one function in the tables below.
+Adding a statistic: a row in stats.FIELDS, its definition in reference.py, and one function in formulas.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from .block import blocks_of
+from .formulas import KEYS, MAPS, ROWS
 from .inputs import AttentionInputs
+from .prepared import Prepared
 from .stats import BLOCK_SIZE, split_name
-from .tile import BITS, Pass, Tile
+from .tile import Tile, tiles_of
 
 
 def streaming_stats(
     inputs: AttentionInputs, needs: frozenset[str], *, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
     """Every field of `needs`, computed in `dtype` whatever the precision of the inputs."""
-    whole = Pass(inputs, needs | {"visible_keys"}, dtype)
+    whole = Prepared(inputs, needs | {"visible_keys"}, dtype)
     out = {name: _allocate(whole, name) for name in whole.needs}
-    for block in whole.blocks():
-        for tile in block.tiles():
+    for block in blocks_of(whole):
+        for tile in tiles_of(block):
             for name, values in out.items():
                 _write(name, values, tile)
     return {name: _finish(name, values, whole) for name, values in out.items()}
 
 
-Arguments = tuple[str, ...]
-
-
-def _logsumexp(tile: Tile, _: Arguments) -> Tensor:
-    return tile.logsumexp + tile.common
-
-
-def _max_logit(tile: Tile, _: Arguments) -> Tensor:
-    return torch.where(tile.total > 0, tile.peak + tile.common, -torch.inf)
-
-
-def _entropy(tile: Tile, _: Arguments) -> Tensor:
-    above = torch.where(tile.total > 0, tile.logsumexp - tile.peak, 0.0)
-    return above * tile.total * tile.norm - tile.dot(tile.shifted) / BITS
-
-
-def _sum_squares(tile: Tile, _: Arguments) -> Tensor:
-    return (torch.linalg.vector_norm(tile.weights, dim=-1) * tile.norm).square()
-
-
-def _logit_sum(tile: Tile, _: Arguments) -> Tensor:
-    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted()]).sum(0) / BITS
-
-
-def _logit_sum_squares(tile: Tile, _: Arguments) -> Tensor:
-    squares = [torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted()]
-    return torch.stack(squares).sum(0) / BITS**2
-
-
-def _mean_distance(tile: Tile, _: Arguments) -> Tensor:
-    far = [edge * ones + gap for edge, ones, gap, _ in _far(tile)]
-    return tile.near_dot(tile.block.near_distance) + sum(far)
-
-
-def _mean_square_distance(tile: Tile, _: Arguments) -> Tensor:
-    far = [edge.square() * ones + 2 * edge * gap + square for edge, ones, gap, square in _far(tile)]
-    return tile.near_dot(tile.block.near_distance.square()) + sum(far)
-
-
-def _far(tile: Tile) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Per far side: each query's distance to the block's edge [query], and the sums of 1, gap and gap^2 beyond it."""
-    row = torch.arange(tile.shape[3], device=tile.weights.device, dtype=tile.weights.dtype)
-    sides = {"left": row, "right": tile.shape[3] - 1 - row}
-    present = [(edge, tile.columns(side)) for side, edge in sides.items() if side in tile.block.whole.columns]
-    return [(edge, *columns.unbind(-1)) for edge, columns in present]
-
-
-def _clipped_distance(tile: Tile, arguments: Arguments) -> Tensor:
-    limit = int(arguments[0])
-    far = [limit * ones for _, ones, _, _ in _far(tile)]
-    return tile.near_dot(tile.block.near_distance.clamp(max=limit)) + sum(far)
-
-
-def _window_mass(tile: Tile, arguments: Arguments) -> Tensor:
-    return tile.near_dot((tile.block.near_distance < int(arguments[0])).to(tile.weights.dtype))
-
-
-def _weight_at(tile: Tile, arguments: Arguments) -> Tensor:
-    block = tile.block
-    target = block.inputs.targets[arguments[0]][block.batches, block.start : block.stop] - block.low
-    inside = (target >= 0) & (target < tile.shape[-1])
-    index = target.clamp(0, tile.shape[-1] - 1)[:, None, None, :, None].expand(*tile.shape[:4], 1)
-    return tile.weights.gather(-1, index).squeeze(-1) * tile.norm * inside[:, None, None]
-
-
-def _by_group(tile: Tile, name: str) -> Tensor:
-    """The columns of the labels that occur, put in their places among all groups."""
-    whole = tile.block.whole
-    return _spread(tile.columns(name), whole.key_labels, whole.inputs.group_count)
-
-
-def _spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
-    """values [..., label that occurs] as [..., group], 0 elsewhere."""
-    return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
-
-
-def _argmax_key(tile: Tile, _: Arguments) -> Tensor:
-    """The block that holds the maximum first, then the key inside it: an argmax over all keys is slow."""
-    if tile.shape[-1] < 4 * BLOCK_SIZE:
-        return tile.weights.argmax(-1) + tile.block.low
-    columns = tile.block_maxima.argmax(-1, keepdim=True)
-    first = (columns * BLOCK_SIZE).clamp(max=tile.shape[-1] - BLOCK_SIZE)
-    keys = first + torch.arange(BLOCK_SIZE, device=first.device)
-    inside = tile.weights.gather(-1, keys).argmax(-1)
-    return first.squeeze(-1) + inside + tile.block.low
-
-
-def _output(tile: Tile, _: Arguments) -> Tensor:
-    block, (batch, kv_heads, repeats, rows, keys) = tile.block, tile.shape
-    value = block.whole.value[block.batches, tile.kv_heads, block.low : block.high]  # type: ignore[index]
-    product = torch.bmm(
-        tile.weights.view(batch * kv_heads, repeats * rows, keys), value.reshape(batch * kv_heads, keys, -1)
-    )
-    return product.view(batch, kv_heads, repeats, rows, -1) * tile.norm[..., None]
-
-
-ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
-    "visible_keys": lambda tile, _: tile.block.visible_keys[:, None, None].expand(tile.shape[:4]),
-    "logsumexp": _logsumexp,
-    "max_logit": _max_logit,
-    "max_weight": lambda tile, _: tile.norm,
-    "argmax_key": _argmax_key,
-    "row_mass": lambda tile, _: tile.total * tile.norm,
-    "entropy": _entropy,
-    "sum_squares": _sum_squares,
-    "logit_sum": _logit_sum,
-    "logit_sum_squares": _logit_sum_squares,
-    "mean_distance": _mean_distance,
-    "mean_square_distance": _mean_square_distance,
-    "clipped_distance": _clipped_distance,
-    "window_mass": _window_mass,
-    "duplicate_mass": lambda tile, _: tile.dot(tile.block.duplicates),
-    "induction_mass": lambda tile, _: tile.dot(tile.block.continuations),
-    "duplicate_keys": lambda tile, _: tile.block.count_seen(tile.block.duplicates).expand(tile.shape[:4]),
-    "induction_keys": lambda tile, _: tile.block.count_seen(tile.block.continuations).expand(tile.shape[:4]),
-    "weight_at": _weight_at,
-    "group_mass": lambda tile, _: _by_group(tile, "group_mass"),
-    "value_weighted_mass": lambda tile, _: _by_group(tile, "value_weighted_mass"),
-    "output": _output,
-}
-"""Row statistics: each returns [batch, kv_head, repeat, query, ...] for one tile."""
-
-
-def _received(tile: Tile, _: Arguments) -> Tensor:
-    _, groups = tile.block.column_rows
-    return tile.column_sums[..., :groups, :].sum(-2)
-
-
-def _received_by_group(tile: Tile, _: Arguments) -> Tensor:
-    _, groups = tile.block.column_rows
-    whole = tile.block.whole
-    return _spread(tile.column_sums[..., :groups, :].mT, whole.query_labels, whole.inputs.group_count)
-
-
-def _future(tile: Tile, arguments: Arguments) -> Tensor:
-    """Sum over the real queries of the band; `_finish` divides by their number."""
-    low, high = map(int, arguments)
-    block = tile.block
-    position = block.inputs.visibility.offset - block.low
-    first = max(0, block.start + position - high)
-    last = max(first, min(tile.shape[-1], block.stop + position - low))
-    offsets = block.offsets(first, last)
-    band = ((offsets >= low) & (offsets <= high)).to(tile.weights.dtype)
-    sums = tile.weights.new_zeros(*tile.shape[:3], tile.shape[-1])
-    scale = (tile.norm * block.real[:, None, None])[..., None]
-    sums[..., first:last] = (tile.weights[..., first:last] * band * scale).sum(-2)
-    return sums
-
-
-def _pooled_mean(tile: Tile, _: Arguments) -> Tensor:
-    """Sums over each block pair; `_finish` divides by the number of real queries."""
-    _, groups = tile.block.column_rows
-    rows = tile.column_sums[..., groups:, :]
-    return torch.nn.functional.pad(rows, (0, -rows.shape[-1] % BLOCK_SIZE)).unflatten(-1, (-1, BLOCK_SIZE)).sum(-1)
-
-
-def _pooled_max(tile: Tile, _: Arguments) -> Tensor:
-    columns = tile.block_maxima * (tile.norm * tile.block.real[:, None, None])[..., None]
-    return (
-        torch.nn.functional.pad(columns, (0, 0, 0, -tile.shape[3] % BLOCK_SIZE))
-        .unflatten(-2, (-1, BLOCK_SIZE))
-        .amax(-2)
-    )
-
-
-KEYS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
-    "received": _received,
-    "received_by_group": _received_by_group,
-    "future_average": _future,
-}
-"""Key statistics: each returns what one tile adds, [batch, kv_head, repeat, key, ...]."""
-
-MAPS: dict[str, Callable[[Tile, Arguments], Tensor]] = {"pooled_mean": _pooled_mean, "pooled_max": _pooled_max}
-"""Block statistics: [batch, kv_head, repeat, query block, key block] of one tile."""
-
-
-def _allocate(whole: Pass, name: str) -> Tensor:
+def _allocate(whole: Prepared, name: str) -> Tensor:
     """The result of one field, [batch, kv_head, repeat, ...], holding what an empty row holds."""
     base, _ = split_name(name)
     inputs = whole.inputs
@@ -241,7 +66,7 @@ def _write(name: str, values: Tensor, tile: Tile) -> None:
         here[..., row : row + pooled.shape[-2], column : column + pooled.shape[-1]] = pooled
 
 
-def _finish(name: str, values: Tensor, whole: Pass) -> Tensor:
+def _finish(name: str, values: Tensor, whole: Prepared) -> Tensor:
     """Join kv_head and repeat into head, and turn sums into means where the field is one."""
     base, arguments = split_name(name)
     values = values.flatten(1, 2)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from headatlas.kernels import tile
+from headatlas.kernels import prepared
 from headatlas.kernels.gather import gather_weights
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import reference_stats
@@ -35,7 +35,7 @@ def test_every_field_equals_the_definition(case):
 @pytest.mark.parametrize("case", ["causal", "window", "everything", "padded encoder", "two-sided window"])
 @pytest.mark.parametrize("elements", [1 << 9, 1 << 13, 1 << 16])
 def test_tile_size_does_not_matter(case, elements, monkeypatch):
-    monkeypatch.setattr(tile, "TILE_ELEMENTS", elements)
+    monkeypatch.setattr(prepared, "TILE_ELEMENTS", elements)
     inputs = CASES[case]
     assert_equal(streaming_stats(inputs, EVERYTHING), reference_stats(inputs, EVERYTHING))
 
@@ -43,7 +43,7 @@ def test_tile_size_does_not_matter(case, elements, monkeypatch):
 @pytest.mark.parametrize("elements", [1 << 13, 1 << 20])
 def test_memory_layout_of_the_model_does_not_matter(elements, monkeypatch):
     """Models hand over [batch, token, head, d_head] turned round, not contiguous tensors."""
-    monkeypatch.setattr(tile, "TILE_ELEMENTS", elements)
+    monkeypatch.setattr(prepared, "TILE_ELEMENTS", elements)
     inputs = CASES["padded encoder"]
     turned = {
         name: getattr(inputs, name).transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")

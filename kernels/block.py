@@ -1,0 +1,171 @@
+"""A block of queries against all keys they can see: what every head of it shares (masks, distances, equal tokens)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from . import prepared
+from .inputs import AttentionInputs
+from .prepared import Prepared
+from .stats import BLOCK_SIZE
+
+
+def blocks_of(whole: Prepared) -> Iterator[Block]:
+    """All blocks of queries, a few batch elements at a time where the maps are small."""
+    batch, heads, queries, keys = whole.inputs.shape
+    rows = min(whole.row_block(), queries)
+    together = max(1, min(batch, prepared.TILE_ELEMENTS // max(1, heads * rows * keys)))
+    for first in range(0, batch, together):
+        batches = slice(first, min(batch, first + together))
+        for start in range(0, queries, rows):
+            low, high = whole.inputs.visibility.key_range(start, min(queries, start + rows), keys)
+            if low < high:
+                yield Block(whole, batches, start, min(queries, start + rows), low - low % BLOCK_SIZE, high)
+
+
+@dataclass
+class Block:
+    """Queries start..stop-1 of a few batch elements against keys low..high-1: everything that heads share."""
+
+    whole: Prepared
+    batches: slice
+    start: int
+    stop: int
+    low: int
+    high: int
+
+    @property
+    def inputs(self) -> AttentionInputs:
+        """The call this block belongs to."""
+        return self.whole.inputs
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self.inputs.query.device
+
+    @cached_property
+    def hidden(self) -> list[tuple[int, int, Tensor]]:
+        """[(first, last, bool [batch or 1, query, key])]: the ranges of keys, relative to low, where something is hidden."""
+        view = self.inputs.visibility
+        first, last = (self.high, self.high) if view.irregular else view.full_range(*self._span)
+        ranges = [(self.low, first), (last, self.high)]
+        return [
+            (a - self.low, b - self.low, ~view.block(self.batches, self.start, self.stop, a, b, self.device))
+            for a, b in ranges
+            if a < b
+        ]
+
+    @property
+    def _span(self) -> tuple[int, int, int, int]:
+        return self.start, self.stop, self.low, self.high
+
+    @cached_property
+    def visible_keys(self) -> Tensor:
+        """[batch or 1, query], number of visible keys."""
+        count = torch.full((1, self.stop - self.start), self.high - self.low, device=self.device)
+        for _, _, hidden in self.hidden:
+            count = count - hidden.sum(-1)
+        return count
+
+    @cached_property
+    def empty(self) -> Tensor | None:
+        """bool [batch or 1, query] of queries that see nothing, or None where there are none."""
+        view = self.inputs.visibility
+        if not (view.irregular or view.offset < 0):
+            return None
+        empty = self.visible_keys == 0
+        return empty if bool(empty.any()) else None
+
+    @cached_property
+    def near(self) -> tuple[int, int]:
+        """Keys, relative to low, close enough that distances are summed one by one: no rounding against far keys."""
+        position = self.inputs.visibility.offset
+        low = max(self.low, min(self.high, self.start + position - self.whole.near))
+        high = max(low, min(self.high, self.stop + position + self.whole.near))
+        return low - self.low, (self.high if self.inputs.visibility.causal else high) - self.low
+
+    @cached_property
+    def near_distance(self) -> Tensor:
+        """|i - j| of the near keys, [query, key]."""
+        low, high = self.near
+        return self.offsets(low, high).abs()
+
+    def offsets(self, low: int, high: int) -> Tensor:
+        """i - j for keys low..high-1 (relative to self.low), [query, key]."""
+        options = {"device": self.device, "dtype": self.whole.dtype}
+        query = torch.arange(self.start, self.stop, **options)[:, None] + self.inputs.visibility.offset
+        return query - torch.arange(self.low + low, self.low + high, **options)
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """[batch, kv_head or 1, key, column] with the far columns of this block written in."""
+        assert self.whole.linear is not None
+        columns = self.whole.linear[self.batches, :, self.low : self.high]
+        near_low, near_high = self.near
+        first = self.start + self.inputs.visibility.offset - self.low
+        for side, region, anchor, sign in (
+            ("left", slice(0, near_low), first, 1),
+            ("right", slice(near_high, self.high - self.low), first + self.stop - self.start - 1, -1),
+        ):
+            if side in self.whole.columns:
+                here = columns[..., self.whole.columns[side]]
+                here.zero_()
+                keys = torch.arange(region.start, region.stop, device=self.device, dtype=self.whole.dtype)
+                gap = sign * (anchor - keys)
+                here[..., region, :] = torch.stack([torch.ones_like(gap), gap, gap.square()], dim=-1)
+        return columns
+
+    @cached_property
+    def real(self) -> Tensor:
+        """[batch, query], 1 for queries that count."""
+        return self.inputs.real_queries()[self.batches, self.start : self.stop].to(self.whole.dtype)
+
+    @cached_property
+    def column_rows(self) -> tuple[Tensor, int]:
+        """Rows whose product with the weights gives key statistics, [batch, row, query]: groups (or all), then map rows."""
+        rows = self.real[:, None]
+        if "received_by_group" in self.whole.needs:
+            labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
+            groups = (labels[..., None] == self.whole.query_labels).to(rows.dtype)
+            rows = groups.mT * rows
+        count = rows.shape[1]
+        if "pooled_mean" in self.whole.needs:
+            index = torch.arange(self.stop - self.start, device=self.device) // BLOCK_SIZE
+            members = torch.nn.functional.one_hot(index).to(rows.dtype).mT
+            rows = torch.cat([rows, members * self.real[:, None]], dim=1)
+        return rows, count
+
+    def same_token(self, shift: int) -> Tensor:
+        """[batch, 1, 1, query, key], 1 where key j - shift holds the query's token and is another position."""
+        query, key = self.inputs.query_tokens, self.inputs.key_tokens
+        if query is None or key is None:
+            raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
+        before = torch.nn.functional.pad(key[self.batches], (shift, 0), value=-1)[:, self.low : self.high]
+        same = query[self.batches, self.start : self.stop, None] == before[:, None]
+        same &= (before >= 0)[:, None]
+        itself = self.start + self.inputs.visibility.offset + shift - self.low
+        torch.diagonal(same, itself, dim1=1, dim2=2).fill_(False)
+        return same[:, None, None].to(self.whole.dtype)
+
+    def count_seen(self, keys: Tensor) -> Tensor:
+        """How many of the marked keys [batch, 1, 1, query, key] each query can see, [batch, 1, 1, query]."""
+        count = keys.sum(-1)
+        for low, high, hidden in self.hidden:
+            count = count - (keys[..., low:high] * hidden[:, None, None]).sum(-1)
+        return count
+
+    @cached_property
+    def duplicates(self) -> Tensor:
+        """Keys with the query's own token."""
+        return self.same_token(0)
+
+    @cached_property
+    def continuations(self) -> Tensor:
+        """Keys right behind the query's own token."""
+        return self.same_token(1)
