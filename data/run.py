@@ -44,7 +44,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was run, and the three highest heads of each probe."""
-        from .verbs import readable, top_heads
+        from .ranking import readable, top_heads
 
         header = self.header
         line = f"{header['model']['name']} on {header['data']['spec']}, {header['data']['examples']} examples"

@@ -8,7 +8,7 @@ all have the same number, else one per doubling (`length=64..127`). NaN values a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -17,8 +17,10 @@ import pyarrow as pa
 
 from . import columns
 from .intervals import MIN_CLUSTERS, bootstrap_mean, cluster_sums, split_half_reliability, wilson
-from .run import Run
 from .schema import stratum_name
+
+if TYPE_CHECKING:
+    from .run import Run
 
 PLACE = ["part", "tower", "layer", "head"]
 """What names a column of values, beside the probe."""

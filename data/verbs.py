@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from .errors import UserError, near_miss
+from .ranking import SHOWN, readable, top_heads
 
 DATA_HELP = """\
 examples:
@@ -38,9 +39,6 @@ examples (n), and absent below 5 clusters; `reliability` is how well the order o
 the clusters, 1 at best. No row mixes lengths that are a factor of two or more apart.
 exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
 """
-
-SHOWN = ("probe", "part", "tower", "head", "stratum", "mean", "ci_low", "ci_high", "n", "n_examples", "reliability")
-"""Columns of `show`; `head` is written L5H1."""
 
 
 def data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,37 +119,6 @@ def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFr
     return heads.loc[heads["stratum"] == stratum, :]
 
 
-def top_heads(heads: pd.DataFrame, top: int) -> pd.DataFrame:
-    """The `top` highest means of each probe, part, tower and stratum; undefined heads are left out."""
-    ordered = heads.dropna(subset=["mean"]).sort_values("mean", ascending=False, kind="stable")
-    keys = ["probe", "part", "tower", "stratum"]
-    rank = {key: number for number, key in enumerate(heads[keys].drop_duplicates().itertuples(index=False, name=None))}
-    chosen = ordered.groupby(keys, sort=False).head(top)
-    groups = [rank[key] for key in chosen[keys].itertuples(index=False, name=None)]
-    chosen = chosen.assign(group=groups).sort_values(["group", "mean"], ascending=[True, False], kind="stable")
-    places = [_place(layer, head) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
-    return chosen.assign(head=places).reindex(columns=list(SHOWN)).reset_index(drop=True)
-
-
-def _place(layer: Any, head: Any) -> str:
-    """L5H1; L5 for a whole layer, `model` for the whole model."""
-    if pd.isna(layer):
-        return "model"
-    return f"L{layer}" if pd.isna(head) else f"L{layer}H{head}"
-
-
-def readable(top: pd.DataFrame) -> pd.DataFrame:
-    """Rounded for people, one column for the interval, and no column that says the same nothing everywhere."""
-    shown = top.assign(
-        mean=top["mean"].map(_number),
-        interval=[_interval(low, high) for low, high in zip(top["ci_low"], top["ci_high"], strict=True)],
-        reliability=top["reliability"].map(_number),
-    )
-    columns = ["probe", "part", "tower", "head", "stratum", "mean", "interval", "n", "reliability"]
-    dull = {"part": "", "tower": "text"}
-    return shown.reindex(columns=[name for name in columns if name not in dull or set(shown[name]) != {dull[name]}])
-
-
 def _summary(run: Any) -> None:
     header, missing = run.header, len(run.missing())
     model, data = header["model"], header["data"]
@@ -202,14 +169,6 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; came {text!r}")
     return int(text)
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4g}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{low:.4g} .. {high:.4g}"
 
 
 def _plain(value: Any) -> Any:
