@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "load": "probes.models",
+    "load": "probes.loading",
     "Model": "probes.models",
-    "all_models": "probes.models",
-    "batch": "probes.forward",
+    "all_models": "probes.loading",
+    "batch": "probes.batching",
     "observe": "probes.forward",
     "measure": "probes.measure",
     "probe": "probes.probe",
@@ -41,11 +41,13 @@ if TYPE_CHECKING:
     from .data.store import Run, open_store
     from .data.tokens import TokenBatch
     from .kernels.stats import AttentionStats
+    from .probes.batching import batch
     from .probes.bench import bench
     from .probes.catalog import all_probes
-    from .probes.forward import batch, observe
+    from .probes.forward import observe
+    from .probes.loading import all_models, load
     from .probes.measure import measure
-    from .probes.models import Model, all_models, load
+    from .probes.models import Model
     from .probes.probe import probe
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,20 @@ def count(kind: str, value: Any, most: int) -> int:
 
 
 def known_probe(run: Run, value: Any) -> str | None:
-    """The probe a URL names, or the first of the run; None when the run has no probe yet."""
+    """The probe a URL names, or the one a run is best known by; None when the run has no probe yet."""
     known = cards(run)
     text = plain(value)
     if text is not None and text not in known:
         offered = ", ".join(known) or "none yet"
         raise UserError(f"expected a probe of this run, got {text!r}.{near_miss(text, known)} It has {offered}.")
-    return text or next(iter(known), None)
+    return text or headline(run, known)
+
+
+def headline(run: Run, known: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The last single reading made for the run's data set (induction on repeats), or else the first there is."""
+    own = [name for name, card in known.items() if card.get("default_data") == run.header["data"]["name"]]
+    single = [name for name in own if not known[name].get("parts")]
+    return next(reversed(single), next(iter(known), None))
 
 
 def known_head(value: Any, layers: int, heads: int) -> str | None:

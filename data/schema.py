@@ -77,7 +77,7 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
         "weights": header["model"]["digest"],
         "tokenizer": header["tokenizer"]["digest"],
         "dtype": header["dtype"],
-        "data": [data["spec"], data["digest"]],
+        "data": data["digest"],
         "seed": header["seed"],
         "bos": header["bos"],
         "edits": header.get("edits") or [],

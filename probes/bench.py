@@ -19,9 +19,11 @@ import torch
 
 from ..kernels import bench as kernels
 from ..kernels.timing import peak_megabytes, ratio, side_by_side
+from .batching import batch
 from .catalog import all_probes
-from .forward import batch, observe
-from .models import Model, load
+from .forward import observe
+from .loading import load
+from .models import Model
 
 LAYERS, HEADS, VOCABULARY = 12, 12, 50257
 WIDTHS = (16, 64)

@@ -1,4 +1,4 @@
-"""The promise, checked at load: what is captured is what the model computed."""
+"""The promise the package lives on, checked at load: what is captured is what the model computed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 from ..data.errors import UserError
 from ..data.tokens import TokenBatch
 from .attention import configs
-from .forward import _Observer, batch, model_inputs, run
-from .models import Model, logits_of
+from .batching import model_inputs
+from .models import Model
+from .observer import Observer, run
+from .sample import sample_batch
 
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 2e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference of outputs inside and outside the capture, relative to their largest value."""
-LENGTH = 12
 
 
 def check_capture(model: Model, sample: TokenBatch | None = None) -> None:
@@ -30,8 +31,16 @@ def check_capture(model: Model, sample: TokenBatch | None = None) -> None:
         outside = _plain(model, sample)
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return
-    observer = _Observer(model, sample, frozenset({"row_mass", "logsumexp"}))
-    inside = logits_of(run(model, sample, observer))
+    observer = Observer(model, sample, frozenset({"row_mass", "logsumexp"}))
+    try:
+        inside = _judged(run(model, sample, observer, change=_all_logits), sample)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{model.name} ({type(model.network).__name__}): its forward fails when its attention is captured, so its "
+            f"heads can't be measured; {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
     if not observer.collected:
         raise UserError(
             f"{model.name} ({type(model.network).__name__}): expected attention calls through transformers' attention "
@@ -47,10 +56,20 @@ def _plain(model: Model, sample: TokenBatch) -> Tensor:
     model.network.eval()
     try:
         with torch.no_grad():
-            return logits_of(model.network(**model_inputs(model, sample)))
+            return _judged(model.network(**_all_logits(model_inputs(model, sample))), sample)
     finally:
         for module in training:
             module.training = True
+
+
+def _all_logits(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name != "logits_to_keep"}
+
+
+def _judged(output: Any, sample: TokenBatch) -> Tensor:
+    """The output at real tokens: [token, ...] where it has a row per token, else all of it."""
+    values, real = logits_of(output), sample.query_mask
+    return values[real.to(values.device)] if real is not None and values.shape[:2] == real.shape else values
 
 
 def _check_outputs(model: Model, outside: Tensor, inside: Tensor) -> None:
@@ -64,7 +83,7 @@ def _check_outputs(model: Model, outside: Tensor, inside: Tensor) -> None:
         )
 
 
-def _check_rows(model: Model, observer: _Observer) -> None:
+def _check_rows(model: Model, observer: Observer) -> None:
     for stats in observer.collected:
         mass = stats["row_mass"][stats["visible_keys"] > 0]
         low = 0.0 if model.backend == "interface" else 0.99
@@ -75,46 +94,10 @@ def _check_rows(model: Model, observer: _Observer) -> None:
             )
 
 
-def sample_batch(model: Model) -> TokenBatch | None:
-    """A few random inputs of the kind the model takes; None where its kind is not known."""
-    config, random = model.network.config, torch.Generator().manual_seed(0)
-    extra: dict[str, Any] = {}
-    names = {model.network.main_input_name, *_required(model)}
-    if "pixel_values" in names:
-        vision = getattr(config, "vision_config", config)
-        size = getattr(vision, "image_size", None)
-        if size is None:
-            return None
-        height, width = (size, size) if isinstance(size, int) else tuple(size)
-        extra["pixel_values"] = torch.randn(2, getattr(vision, "num_channels", 3), height, width, generator=random)
-    if "input_features" in names:
-        if not hasattr(config, "num_mel_bins") or not hasattr(config, "max_source_positions"):
-            return None
-        extra["input_features"] = torch.randn(2, config.num_mel_bins, 2 * config.max_source_positions, generator=random)
-    vocabulary = getattr(model.config, "vocab_size", None)
-    tokens = torch.randint(min(5, (vocabulary or 6) - 1), vocabulary or 6, (2, LENGTH), generator=random)
-    tokens = _without_specials(tokens, config)
-    if getattr(config, "is_encoder_decoder", False):
-        extra["decoder_input_ids"] = tokens
-    if "input_ids" not in names:
-        return batch(model, None, **extra) if extra else None
-    return batch(model, tokens, **extra)
-
-
-def _required(model: Model) -> set[str]:
-    import inspect
-
-    accepted = set(inspect.signature(model.network.forward).parameters)
-    both = {"input_ids", "pixel_values"} <= accepted
-    contrastive = both and hasattr(model.network.config, "text_config") and hasattr(model.network, "logit_scale")
-    return {"input_ids", "pixel_values"} if contrastive else set()
-
-
-def _without_specials(tokens: Tensor, config: Any) -> Tensor:
-    """Random ids that are no image, video or padding token (those change what the model does)."""
-    special = [value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))]
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    special += [value for name, value in vars(text).items() if name.endswith(("token_id", "token_index"))]
-    bad = {value for value in special if isinstance(value, int)}
-    safe = next((value for value in range(3, 1000) if value not in bad), 0)
-    return torch.tensor([[safe if int(token) in bad else int(token) for token in row] for row in tokens])
+def logits_of(output: Any) -> Tensor:
+    """The tensor a model's output is judged by: logits, or the last hidden state, or the first tensor."""
+    for name in ("logits", "logits_per_image", "last_hidden_state"):
+        value = getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
+    return next(value for value in output.values() if isinstance(value, Tensor))

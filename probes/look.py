@@ -8,7 +8,8 @@ import pandas as pd
 
 from ..data.errors import UserError
 from ..kernels.stats import AttentionStats
-from .forward import batch, observe
+from .batching import batch
+from .forward import observe
 from .models import Model
 from .probe import Probe
 

@@ -6,8 +6,7 @@ that was stopped anywhere goes on where it was, and a run that is measured with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -18,20 +17,8 @@ from .forward import observe
 from .models import Model
 from .plan import BATCH_TOKENS, Plan, make_plan
 from .probe import Probe
+from .progress import Bar, Progress, Report
 from .rows import ChunkTables
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    run: str
-    examples: int
-    total: int
-    tokens: int
-
-
-Report = Callable[[Progress], None]
 
 
 @overload
@@ -69,7 +56,8 @@ def measure(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
         batch_tokens=batch_tokens, keep_positions=keep_positions,
     )  # fmt: skip
-    runs = [carry_out(plan, store, report=report) for plan in plans]
+    with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
+        runs = [carry_out(plan, store, report=report or bar) for plan in plans]
     return runs if data is None else runs[0]
 
 
@@ -91,31 +79,27 @@ def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) ->
         writer.write_examples(plan.frame)
         for chunk in range(-(-len(examples) // size)):
             missing = [one for one in plan.probes if one.name not in writer.done(chunk)]
-            tokens = 0
             if missing:
-                tokens = _measure_chunk(plan, writer, chunk, examples[chunk * size : (chunk + 1) * size], missing)
+                _measure_chunk(plan, writer, chunk, examples[chunk * size : (chunk + 1) * size], missing)
             if report is not None:
-                report(Progress(writer.path.name, min((chunk + 1) * size, len(examples)), len(examples), tokens))
+                report(Progress(writer.path.name, min((chunk + 1) * size, len(examples)), len(examples)))
         writer.finish("done" if not len(writer.run.missing()) else "interrupted")
         return writer.run
 
 
 def _measure_chunk(
     plan: Plan, writer: RunWriter, chunk: int, examples: Sequence[Example], probes: Sequence[Probe]
-) -> int:
-    """Forward, reduce and write one chunk; returns its tokens."""
+) -> None:
+    """Forward, reduce and write one chunk."""
     first, keep = chunk * int(writer.header["chunk_size"]), int(writer.header["keep_positions"])
     tables = ChunkTables(tuple(probes), with_maps=not any(writer.path.glob(f"maps-{chunk:05d}-*")))
-    tokens = 0
     for batch_examples in plan.batches(first, examples):
         batch = plan.encode(batch_examples)
         window = tables.open(first, batch.lengths.tolist(), keep)  # type: ignore[union-attr]
         observe(plan.model, batch, window.needs, on_layer=window.add)
         first += len(batch)
-        tokens += sum(window.lengths)
     if tables.positions:
         writer.write_positions(chunk, tables.positions)
     if tables.maps:
         writer.write_maps(chunk, tables.maps)
     writer.write_rows(chunk, tables.rows(), [one.name for one in probes])
-    return tokens

@@ -21,9 +21,10 @@ from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
 from ..kernels.stats import FIELDS, split_name
-from .forward import check_tokens
+from .batching import check_tokens
 from .models import Model
 from .probe import Probe
+from .sample import sample_batch
 
 BATCH_TOKENS = 8192
 """Tokens of one forward, padding included, unless `batch_tokens` says otherwise."""
@@ -164,6 +165,12 @@ def make_plan(
     size = getattr(model.config, "vocab_size", None)
     if size is None:
         raise UserError(f"{model.name} has no vocabulary: `measure` takes models of text; use ha.observe for others")
+    sample = sample_batch(model)
+    if sample is not None and sample.extra:
+        raise UserError(
+            f"{model.name} takes {', '.join(sample.extra)} beside token ids: `measure` takes models of text alone; "
+            "use ha.batch and ha.observe for others"
+        )
     made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
     skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
     kept = tuple(one for one in probes if one.name not in skipped)

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.errors import UserError
+from ..data.errors import UserError, near_miss
 
 if TYPE_CHECKING:
-    from .measure import Progress
     from .models import Model
     from .plan import Plan
     from .probe import Probe
@@ -61,6 +60,10 @@ def _at_least(least: int) -> Callable[[str], int]:
     return count
 
 
+def _counts(text: str) -> list[int]:
+    return [_at_least(1)(word) for word in text.split(",")]
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--revision", help="revision of a hub model")
@@ -76,8 +79,13 @@ def _load(args: argparse.Namespace) -> Model:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
-    from .models import load
+    from ..kernels.dispatch import backend
+    from .loading import load
 
+    try:
+        backend()
+    except ValueError as error:
+        raise UserError(str(error)) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 
@@ -207,6 +215,7 @@ def measure_run(args: argparse.Namespace) -> int:
     """Plan, estimate, measure; print the runs."""
     from .catalog import select, spelled_out
     from .measure import carry_out, plan_runs
+    from .progress import Bar
 
     probes = select(args.probes)
     _check_store(Path(args.store))
@@ -220,7 +229,7 @@ def measure_run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     runs = []
-    with _Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
+    with Bar(sum(len(plan.data.examples) for plan in plans), lines=True) as bar:
         for plan in plans:
             runs.append(carry_out(plan, args.store, report=bar))
     if args.json:
@@ -258,53 +267,6 @@ def _describe(plan: Plan) -> str:
     )
     skipped = [f"  skipped {name}: {reason}" for name, reason in plan.skipped.items()]
     return "\n".join([text, *skipped])
-
-
-class _Bar:
-    """A progress bar with rate and time left on a terminal, a line per tenth where output is piped."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.tenth = total, 0, 0
-        self.before: dict[str, int] = {}
-        self.bar: Any = None
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Progress(*columns, console=console)
-            self.task = self.bar.add_task("examples", total=self.total)
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def __call__(self, progress: Progress) -> None:
-        self.done += progress.examples - self.before.get(progress.run, 0)
-        self.before[progress.run] = progress.examples
-        if self.bar is not None:
-            self.bar.update(self.task, completed=self.done, description=progress.run)
-        elif self.total and 10 * self.done // self.total > self.tenth:
-            self.tenth = 10 * self.done // self.total
-            print(f"{progress.run}: {self.done} of {self.total} examples", file=sys.stderr)
 
 
 def look_arguments(parser: argparse.ArgumentParser) -> None:
@@ -354,8 +316,13 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train_run(args: argparse.Namespace) -> int:
     """Train and certify."""
+    from .training.recipes import find_recipe
     from .training.train import train_organism
 
+    try:
+        find_recipe(args.recipe)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     train_organism(args.recipe, seed=args.seed, out=args.out)
     return 0
 
@@ -367,19 +334,21 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
     _teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.",
            "examples:\n  headatlas bench\n  headatlas bench kernels --lengths 512,2048\n  headatlas bench model --json\n")  # fmt: skip
     parser.add_argument("table", nargs="*", help=f"which tables: {', '.join(TABLES)} (default: all)")
-    parser.add_argument("--lengths", help="token counts, comma-separated")
-    parser.add_argument("--repeats", type=int, default=5, help="timed repetitions of each row (default: 5)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--lengths", type=_counts, help="token counts, comma-separated")
+    parser.add_argument("--repeats", type=_at_least(1), default=5, help="timed repetitions of each row (default: 5)")
+    parser.add_argument("--threads", type=_at_least(1), default=2, help="CPU threads (default: 2)")
     parser.add_argument("--out", help="folder for bench.parquet and bench.md")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
 
 
 def bench_run(args: argparse.Namespace) -> int:
     """Measure and print the tables."""
-    from .bench import bench
+    from .bench import TABLES, bench
 
-    lengths = [int(word) for word in args.lengths.split(",")] if args.lengths else None
-    frame = bench(args.table, lengths=lengths, repeats=args.repeats, threads=args.threads, out=args.out)
+    for name in args.table:
+        if name not in TABLES:
+            raise UserError(f"unknown table {name!r}.{near_miss(name, TABLES)} Expected some of {', '.join(TABLES)}")
+    frame = bench(args.table, lengths=args.lengths, repeats=args.repeats, threads=args.threads, out=args.out)
     if args.json:
         print(frame.to_json(orient="records"))
     else:

@@ -21,7 +21,7 @@ def test_rows_come_back_as_written(store):
     with store.writer(header()) as writer:
         fill(writer)
     run = store.run()
-    assert repr(run) == "Run('tiny-lm-repeats-0fe7b496', done, 10 examples, 2 probes)"
+    assert repr(run) == "Run('tiny-lm-repeats-aea73850', done, 10 examples, 2 probes)"
     rows = run.rows("entropy")
     assert len(rows) == 10 * 2 * 3
     assert (rows["value"] == rows["example"] + 100 * rows["layer"] + 10 * rows["head"]).all()

@@ -64,7 +64,7 @@ def test_show_as_json_and_csv(store, capsys):
 def test_show_a_run(store, capsys):
     assert call("show", "--store", store.path) == 0
     out = capsys.readouterr().out
-    assert out.startswith("tiny-lm-repeats-0fe7b496: done\n  model    org/Tiny-LM, 2 layers of 3 heads, float32\n")
+    assert out.startswith("tiny-lm-repeats-aea73850: done\n  model    org/Tiny-LM, 2 layers of 3 heads, float32\n")
     assert out.count("L1H2") == out.count("L1H0") == 2
     assert "L0H2" not in out
 

@@ -7,9 +7,10 @@ import torch
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import statistics_of_weights
 from headatlas.kernels.stats import split_name
-from headatlas.probes.forward import batch, observe
-from headatlas.probes.forward import model_inputs as forward_inputs
-from headatlas.probes.models import load
+from headatlas.probes.batching import batch
+from headatlas.probes.batching import model_inputs as forward_inputs
+from headatlas.probes.forward import observe
+from headatlas.probes.loading import load
 from headatlas.probes.targets import find_target
 
 from .architectures import ARCHITECTURES, model_inputs

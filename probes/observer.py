@@ -1,0 +1,177 @@
+"""What watches a forward: each attention call gets a name, the labels of the batch, and its statistics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.errors import UserError
+from ..data.tokens import TokenBatch
+from ..kernels.dispatch import attention_stats
+from ..kernels.inputs import AttentionInputs
+from ..kernels.reference import statistics_of_weights
+from ..kernels.stats import AttentionStats, Call, parameters, split_name
+from .attention import capture, sdpa_suffices
+from .batching import model_inputs
+from .materialised import MaterialisedCall, capture_materialised
+from .models import Model
+from .targets import find_target
+
+TOKEN_FIELDS = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
+OnLayer = Callable[[AttentionStats], None]
+
+
+@dataclass
+class Observer:
+    """Turns attention calls into `AttentionStats` with the labels of a batch."""
+
+    model: Model
+    batch: TokenBatch
+    needs: frozenset[str]
+    on_layer: OnLayer | None = None
+    layers: Callable[[Call], bool] | None = None
+    collected: list[AttentionStats] = field(default_factory=list)
+    calls: Counter[int] = field(default_factory=Counter)
+
+    def watch(self, module: nn.Module, inputs: AttentionInputs) -> Tensor | None:
+        """Statistics of one call; also its output where that takes a pass over the tiles anyway."""
+        call = self._name(module, inputs)
+        if self.layers is not None and not self.layers(call):
+            return None
+        labelled = self._label(call, inputs)
+        needs = self._available(call, labelled)
+        also_output = frozenset() if sdpa_suffices(inputs) else frozenset({"output"})
+        values = attention_stats(labelled, needs | also_output)
+        output = values.get("output") if also_output else None
+        self._deliver(call, labelled, {name: values[name] for name in needs | {"visible_keys"}})
+        return output
+
+    def watch_materialised(self, module: nn.Module, seen: MaterialisedCall | AttentionInputs) -> None:
+        """Statistics of a call that a model outside the interface made itself."""
+        if isinstance(seen, AttentionInputs):
+            self.watch(module, seen)
+            return
+        inputs = seen.inputs()
+        ids = self.batch.input_ids
+        if ids is not None and (inputs.shape[0], *inputs.shape[2:]) != (*ids.shape, ids.shape[1]):
+            raise UserError(
+                f"{self.model.name}: the softmax of {type(module).__name__} is over {list(seen.weights.shape)}, not "
+                f"[batch, head, query, key] of {list(ids.shape)} tokens; its heads can't be measured"
+            )
+        call = self._name(module, inputs)
+        if self.layers is not None and not self.layers(call):
+            return
+        labelled = self._label(call, inputs)
+        needs = self._available(call, labelled)
+        missing = sorted(name for name in needs if name in ("output", "value_weighted_mass"))
+        if missing:
+            raise NotImplementedError(
+                f"{self.model.name} computes its own softmax, which shows no values: {', '.join(missing)} can't be had"
+            )
+        masked = seen.logits.double().masked_fill(~seen.visible, -torch.inf)
+        values = statistics_of_weights(
+            labelled, needs, seen.weights.double(), masked, masked.logsumexp(-1), seen.visible
+        )
+        self._deliver(call, labelled, {name: _single(value) for name, value in values.items()})
+
+    def _name(self, module: nn.Module, inputs: AttentionInputs) -> Call:
+        site = self.model.sites.site(module)
+        number = self.calls[id(module)]
+        self.calls[id(module)] += 1
+        view = inputs.visibility
+        return Call(
+            tower=site.tower,
+            layer=site.layer + number if site.shared else site.layer,
+            module=site.module,
+            number=0 if site.shared else number,
+            causal=view.causal,
+            cross=site.tower.startswith("cross"),
+            window=None if view.before is None else view.before + 1,
+            heads=inputs.shape[1],
+            kv_heads=inputs.key.shape[1],
+        )
+
+    def _label(self, call: Call, inputs: AttentionInputs) -> AttentionInputs:
+        """The call with groups, tokens, real queries and targets, as far as the batch knows them for this tower."""
+        query_tokens, query_real, query_groups = self._side(call, "query", inputs.shape[2], inputs.shape[0])
+        key_tokens, key_real, key_groups = self._side(call, "key", inputs.shape[3], inputs.shape[0])
+        view = inputs.visibility
+        if query_real is None and view.query_mask is not None:
+            query_real = view.query_mask
+        device = inputs.query.device
+        real = torch.ones(inputs.shape[0], inputs.shape[3], dtype=torch.bool) if key_real is None else key_real
+        targets = {}
+        for name in self.needs:
+            base, arguments = split_name(name)
+            if base == "weight_at" and (not call.cross or arguments[0] == "first"):
+                index = find_target(arguments[0])(real.to(device))
+                targets[arguments[0]] = index[:, :1].expand(-1, inputs.shape[2]) if call.cross else index
+        return replace(
+            inputs,
+            visibility=replace(view, query_mask=None if query_real is None else query_real.to(device)),
+            key_groups=None if key_groups is None else key_groups.to(device),
+            query_groups=None if query_groups is None else query_groups.to(device),
+            group_count=len(self.batch.group_names),
+            query_tokens=None if query_tokens is None else query_tokens.to(device),
+            key_tokens=None if key_tokens is None else key_tokens.to(device),
+            targets=targets,
+        )
+
+    def _side(
+        self, call: Call, side: str, length: int, count: int
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """(tokens, real, groups) of the queries or keys of a call; None where the batch does not know them."""
+        known = self.batch
+        if call.tower.startswith("decoder") or (call.cross and side == "query"):
+            tokens = known.extra.get("decoder_input_ids")
+            mask = known.extra.get("decoder_attention_mask")
+            return tokens, None if mask is None else mask.bool(), None
+        ids = known.input_ids
+        if ids is None or call.tower.startswith(("vision", "audio")) or ids.shape != (count, length):
+            return None, None, None
+        return ids, known.query_mask, known.groups
+
+    def _available(self, call: Call, inputs: AttentionInputs) -> frozenset[str]:
+        """The asked-for statistics that exist for this call: token fields need tokens, cross-attention has no distance."""
+        gone = set() if inputs.query_tokens is not None and inputs.key_tokens is not None else set(TOKEN_FIELDS)
+        targets = {f"weight_at:{name}" for name in inputs.targets}
+        gone |= {name for name in self.needs if name.startswith("weight_at:")} - targets
+        if call.cross:
+            gone |= TOKEN_FIELDS | {name for name in self.needs if "distance" in name or "window_mass" in name}
+            gone |= {name for name, _ in parameters(self.needs, "future_average")}
+        return self.needs - gone
+
+    def _deliver(self, call: Call, inputs: AttentionInputs, values: dict[str, Tensor]) -> None:
+        stats = AttentionStats(
+            values,
+            call,
+            self.batch.group_names,
+            inputs.visibility.query_mask,
+            inputs.query_groups,
+            inputs.key_groups,
+        )
+        if self.on_layer is not None:
+            self.on_layer(stats)
+        else:
+            self.collected.append(stats)
+
+
+def _single(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def run(
+    model: Model, batch: TokenBatch, observer: Observer, *, change: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> Any:
+    """One forward of the model with the observer watching; returns the model's output."""
+    inputs = change(model_inputs(model, batch))
+    if model.backend == "interface":
+        with capture(model.network, observer.watch):
+            return model.network(**inputs)
+    with capture_materialised(model.network, observer.watch_materialised):
+        return model.network(**inputs)
