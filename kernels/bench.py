@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -25,7 +25,9 @@ LENGTHS = (512, 2048, 8192)
 def call_of(length: int, *, heads: int = 8, width: int = 64) -> AttentionInputs:
     """A random causal call with 16 groups."""
     random = torch.Generator().manual_seed(0)
-    tensors = {name: torch.randn(1, heads, length, width, generator=random) for name in ("query", "key", "value")}
+    tensors: dict[str, Any] = {
+        name: torch.randn(1, heads, length, width, generator=random) for name in ("query", "key", "value")
+    }
     tokens = torch.randint(5000, (1, length), generator=random)
     return AttentionInputs(
         **tensors, scale=width**-0.5, visibility=Visibility(after=0), group_count=16,
@@ -39,8 +41,10 @@ def providers(length: int) -> dict[str, Callable[[], object]]:
     """What is compared at one length; the first is what the others are divided by."""
     inputs = call_of(length)
 
+    operands = (inputs.query, inputs.key, cast(torch.Tensor, inputs.value))
+
     def sdpa() -> object:
-        return torch.nn.functional.scaled_dot_product_attention(inputs.query, inputs.key, inputs.value, is_causal=True)
+        return torch.nn.functional.scaled_dot_product_attention(*operands, is_causal=True)
 
     def maps() -> object:
         logits = inputs.scale * inputs.query @ inputs.key.mT

@@ -51,7 +51,7 @@ class Block:
 
     @cached_property
     def hidden(self) -> list[tuple[int, int, Tensor]]:
-        """[(first, last, bool [batch or 1, query, key])]: the ranges of keys, relative to low, where something is hidden."""
+        """[(first, last, bool [batch or 1, query, key])]: key ranges, relative to low, where something is hidden."""
         view = self.inputs.visibility
         first, last = (self.high, self.high) if view.irregular else view.full_range(*self._span)
         ranges = [(self.low, first), (last, self.high)]
@@ -128,7 +128,7 @@ class Block:
 
     @cached_property
     def column_rows(self) -> tuple[Tensor, int]:
-        """Rows whose product with the weights gives key statistics, [batch, row, query]: groups (or all), then map rows."""
+        """Rows [batch, row, query] whose product with the weights is summed by key: groups (or all), then map rows."""
         rows = self.real[:, None]
         if "received_by_group" in self.whole.needs:
             labels = self.inputs.labels("query")[self.batches, self.start : self.stop]

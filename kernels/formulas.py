@@ -1,8 +1,7 @@
 """One function a statistic: what a tile says of it.
 
-Row statistics give [batch, kv_head, repeat, query, ...] of the tile's queries, key statistics what the tile's queries add
-to each key, map statistics the cells of its query blocks. All of them are normalised weights; `streaming.py` puts the
-pieces together.
+Row statistics give [batch, kv_head, repeat, query, ...] of the tile's queries, key statistics what those queries add to
+each key, map statistics the cells of its query blocks. All are of normalised weights; `streaming.py` joins the pieces.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _mean_square_distance(tile: Tile, _: Arguments) -> Tensor:
     return tile.near_dot(tile.block.near_distance.square()) + sum(far)
 
 
-def _far(tile: Tile) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def _far(tile: Tile) -> list[tuple[Tensor, ...]]:
     """Per far side: each query's distance to the block's edge [query], and the sums of 1, gap and gap^2 beyond it."""
     row = torch.arange(tile.shape[3], device=tile.weights.device, dtype=tile.weights.dtype)
     sides = {"left": row, "right": tile.shape[3] - 1 - row}
@@ -139,12 +138,12 @@ ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
 
 
 def _received(tile: Tile, _: Arguments) -> Tensor:
-    _, groups = tile.block.column_rows
+    groups = tile.block.column_rows[1]
     return tile.column_sums[..., :groups, :].sum(-2)
 
 
 def _received_by_group(tile: Tile, _: Arguments) -> Tensor:
-    _, groups = tile.block.column_rows
+    groups = tile.block.column_rows[1]
     whole = tile.block.whole
     return _spread(tile.column_sums[..., :groups, :].mT, whole.query_labels, whole.inputs.group_count)
 
@@ -166,7 +165,7 @@ def _future(tile: Tile, arguments: Arguments) -> Tensor:
 
 def _pooled_mean(tile: Tile, _: Arguments) -> Tensor:
     """Sums over each block pair; `_finish` divides by the number of real queries."""
-    _, groups = tile.block.column_rows
+    groups = tile.block.column_rows[1]
     rows = tile.column_sums[..., groups:, :]
     return torch.nn.functional.pad(rows, (0, -rows.shape[-1] % BLOCK_SIZE)).unflatten(-1, (-1, BLOCK_SIZE)).sum(-1)
 

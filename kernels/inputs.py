@@ -114,7 +114,8 @@ class AttentionInputs:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(batch, head, query, key)."""
-        return (*self.query.shape[:3], self.key.shape[2])
+        batch, heads, queries, _ = self.query.shape
+        return batch, heads, queries, self.key.shape[2]
 
     @property
     def repeats(self) -> int:

@@ -1,6 +1,7 @@
 """The statistics of one attention call: their names, axes, units, and the container that holds them.
 
-Weights of one row: p_ij = exp(z_ij - logsumexp_i), z_ij = cap(scale q_i . k_j) + bias_ij over the visible keys j of query i.
+Weights of one row: p_ij = exp(z_ij - logsumexp_i), z_ij = cap(scale q_i . k_j) + bias_ij over the keys j that query i
+can see.
 A learned sink logit takes part in logsumexp but is no key, so there the weights of a row sum to less than 1.
 A row without any visible key is *empty*: `visible_keys` is 0, `logsumexp` and `max_logit` are -inf, everything else 0.
 """
@@ -26,7 +27,7 @@ BLOCK_SIZE = 64
 
 @dataclass(frozen=True)
 class Field:
-    """One statistic: its axes, unit, meaning, and the whole-number parameters written behind its name (`window_mass:16`)."""
+    """One statistic: axes, unit, meaning, and the whole-number parameters behind its name (`window_mass:16`)."""
 
     axes: str
     unit: str

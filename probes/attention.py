@@ -102,6 +102,7 @@ def attention_output(inputs: AttentionInputs) -> Tensor:
     """sum_j p_ij v_j, [batch, head, query, d_head], by SDPA where it needs no mask tensor, else block by block."""
     if not sdpa_suffices(inputs):
         return attention_stats(inputs, frozenset({"output"}))["output"]
+    assert inputs.value is not None
     view = inputs.visibility
     mask = None if view.key_mask is None else view.key_mask[:, None, None, :]
     causal = view.after == 0 and inputs.shape[2] > 1

@@ -68,9 +68,18 @@ def _model_rows(width: int, length: int, repeats: int, threads: int) -> list[dic
         middle, low, high = ratio(values, base)
         peak = _alone(model_memory, threads, width, length, name)
         rows.append(
-            {"table": "model", "d_head": width, "length": length, "provider": name, "ms": round(1e3 * median(values), 1),
-             "ratio": round(middle, 2), "ratio_low": round(low, 2), "ratio_high": round(high, 2), "peak_mb": peak}
-        )  # fmt: skip
+            {
+                "table": "model",
+                "d_head": width,
+                "length": length,
+                "provider": name,
+                "ms": round(1e3 * median(values), 1),
+                "ratio": round(middle, 2),
+                "ratio_low": round(low, 2),
+                "ratio_high": round(high, 2),
+                "peak_mb": peak,
+            }
+        )
     return rows
 
 

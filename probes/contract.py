@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def example_inputs(
     labels = torch.arange(length) % len(NAMES)
     labels = torch.where(torch.arange(length) >= length // 2, labels, labels.flip(0)).to(torch.int8).expand(batch, -1)
     shape = {"query": (heads, length, 8), "key": (kv_heads, length, 8), "value": (kv_heads, length, 8)}
-    made = {name: torch.randn(batch, *size, generator=random) for name, size in shape.items()}
+    made: dict[str, Any] = {name: torch.randn(batch, *size, generator=random) for name, size in shape.items()}
     return AttentionInputs(
         **made, scale=1.5, visibility=Visibility(after=0), key_groups=labels, query_groups=labels,
         group_count=len(NAMES), query_tokens=tokens, key_tokens=tokens,
@@ -178,7 +179,7 @@ def check_card(one: Probe) -> None:
 
 
 CHECKS: dict[str, Callable[[Probe], None]] = {
-    name.removeprefix("check_"): check
+    name.removeprefix("check_"): cast("Callable[[Probe], None]", check)
     for name, check in list(globals().items())
     if name.startswith("check_") and callable(check)
 }

@@ -18,7 +18,7 @@ from transformers import masking_utils
 
 from ..kernels.inputs import Rule, Visibility
 
-MaskFunction = Callable[..., Tensor]
+MaskFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def mask_rule(
     shape = (batch_size, 1, q_length, kv_length)
     if use_vmap:
         dense = masking_utils.sdpa_mask(
-            batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask,
-            use_vmap=True, allow_is_causal_skip=False, allow_is_bidirectional_skip=False, device=kwargs.get("device", "cpu"),
+            batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, use_vmap=True,
+            allow_is_causal_skip=False, allow_is_bidirectional_skip=False, device=kwargs.get("device", "cpu"),
         )  # fmt: skip
         assert dense is not None
         return MaskRule(tensor_mask(dense)[0], shape)
@@ -153,7 +153,7 @@ def tensor_mask(mask: Tensor) -> tuple[Visibility, Tensor | None]:
 
 
 def implied_visibility(module: torch.nn.Module, query: Tensor, key: Tensor, is_causal: bool | None) -> Visibility:
-    """What a missing mask means: causal if the call or the module says so and there is more than one query, else full."""
+    """What a missing mask means: causal if the call or module says so and there is more than one query, else full."""
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if not causal:
         return Visibility()

@@ -40,7 +40,7 @@ class MaterialisedCall:
 
     @property
     def visible(self) -> Tensor:
-        """bool [batch, head, query, key]: what is not masked by a logit far below its row's largest (-1e4, -inf, ...)."""
+        """bool [batch, head, query, key]: not masked by a logit far below its row's largest (-1e4, -inf, ...)."""
         lowest = torch.finfo(self.logits.dtype).min / MASK_SCALE
         return self.logits > (self.logits.amax(-1, keepdim=True) - MASK_GAP).clamp(min=lowest)
 

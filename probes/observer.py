@@ -137,7 +137,7 @@ class Observer:
         return ids, known.query_mask, known.groups
 
     def _available(self, call: Call, inputs: AttentionInputs) -> frozenset[str]:
-        """The asked-for statistics that exist for this call: token fields need tokens, cross-attention has no distance."""
+        """The asked-for statistics this call has: token fields need tokens, cross-attention has no distance."""
         gone = set() if inputs.query_tokens is not None and inputs.key_tokens is not None else set(TOKEN_FIELDS)
         targets = {f"weight_at:{name}" for name in inputs.targets}
         gone |= {name for name in self.needs if name.startswith("weight_at:")} - targets

@@ -1,4 +1,4 @@
-"""What a `measure` command will do, worked out before anything runs: data, probes, what is skipped and why, and cost."""
+"""What a `measure` command will do, worked out before anything runs: data, probes, what is skipped and why, cost."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Plan:
         return encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
 
     def estimate(self) -> dict[str, float]:
-        """Tokens, forwards, FLOPs, seconds and bytes: arithmetic, with this machine's matmul speed as the only measurement."""
+        """Tokens, forwards, FLOPs, seconds and bytes: arithmetic, but for the measured speed of a matrix product."""
         lengths = self.lengths
         card = self.model.card()
         layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64

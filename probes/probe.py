@@ -165,7 +165,7 @@ def queries_in(stats: AttentionStats, group: str) -> Tensor:
 
 
 def position_of(stats: AttentionStats) -> Tensor:
-    """How many real tokens stand before each query, [batch, 1, query]: 0 for the first real token, wherever padding is."""
+    """How many real tokens stand before each query, [batch, 1, query]; 0 for the first one, wherever padding is."""
     batch, _, queries = stats["visible_keys"].shape
     if stats.real_queries is None:
         return torch.arange(queries, device=stats["visible_keys"].device).expand(batch, 1, -1)

@@ -75,7 +75,7 @@ class BatchTables:
         return bool(self.kept) and self.tables.with_maps
 
     def add(self, stats: AttentionStats) -> None:
-        """Every probe's reading of one attention call; a second call with the same weights (other values) adds nothing."""
+        """Every probe's reading of one attention call; a module's second call in a forward adds nothing."""
         if stats.call.number > 0:
             return
         for one in self.tables.probes:

@@ -38,6 +38,19 @@ examples:
   headatlas look gpt2 "When Mary and John went to the store, John gave a drink to" --probes entropy,previous_token
 """
 
+TRAIN_HELP = """\
+examples:
+  headatlas train pico-sink --out my-sink
+  headatlas train pico-lm --seed 1 --out my-pico
+"""
+
+BENCH_HELP = """\
+examples:
+  headatlas bench
+  headatlas bench kernels --lengths 512,2048
+  headatlas bench model --json
+"""
+
 MODELS_HELP = """\
 examples:
   headatlas models
@@ -261,7 +274,8 @@ def _describe(plan: Plan) -> str:
     cost = plan.estimate()
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost['examples']} examples, "
-        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; {cost['flops'] / 1e9:,.0f} GFLOP, about {_duration(cost['seconds'])}, "
+        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; "
+        f"{cost['flops'] / 1e9:,.0f} GFLOP, about {_duration(cost['seconds'])}, "
         f"{(cost['weight_bytes'] + cost['activation_bytes']) / 1e6:,.0f} MB "
         f"(n x n maps would take {cost['materialised_bytes'] / 1e6:,.0f} MB more)"
     )
@@ -299,16 +313,15 @@ def look_run(args: argparse.Namespace) -> int:
     rows = []
     for probe, part in order:
         here = top[(top["probe"] == probe) & (top["part"] == part)]
-        heads = "   ".join(f"{row.place} {row.value:.3f}" for row in here.itertuples())
-        rows.append((f"{probe} {part}".strip(), here["unit"].iloc[0], heads))
+        heads = "   ".join(f"{place} {value:.3f}" for place, value in zip(here["place"], here["value"], strict=True))
+        rows.append((f"{probe} {part}".strip(), list(here["unit"])[0], heads))
     _print_table(("probe", "unit", f"highest {args.top} heads"), rows)
     return 0
 
 
 def train_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas train`."""
-    _teach(parser, "Train an organism from its recipe: the same seed gives the same weights.",
-           "examples:\n  headatlas train pico-sink --out my-sink\n  headatlas train pico-lm --seed 1 --out my-pico\n")  # fmt: skip
+    _teach(parser, "Train an organism from its recipe: the same seed gives the same weights.", TRAIN_HELP)
     parser.add_argument("recipe", help="pico-lm or pico-sink")
     parser.add_argument("--seed", type=int, default=0, help="training seed (default: 0, the shipped one)")
     parser.add_argument("--out", required=True, help="folder for the weights, tokenizer and certificate")
@@ -331,8 +344,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas bench`."""
     from .bench import TABLES
 
-    _teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.",
-           "examples:\n  headatlas bench\n  headatlas bench kernels --lengths 512,2048\n  headatlas bench model --json\n")  # fmt: skip
+    _teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.", BENCH_HELP)
     parser.add_argument("table", nargs="*", help=f"which tables: {', '.join(TABLES)} (default: all)")
     parser.add_argument("--lengths", type=_counts, help="token counts, comma-separated")
     parser.add_argument("--repeats", type=_at_least(1), default=5, help="timed repetitions of each row (default: 5)")

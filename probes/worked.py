@@ -45,7 +45,8 @@ def stats_of(
     }
     inputs = AttentionInputs(
         torch.zeros(batch, heads, queries, 1), torch.zeros(batch, heads, keys, 1), visibility=Visibility(after=0),
-        key_groups=labels, query_groups=labels, group_count=len(names), query_tokens=ids, key_tokens=ids, targets=targets,
+        key_groups=labels, query_groups=labels, group_count=len(names), query_tokens=ids, key_tokens=ids,
+        targets=targets,
     )  # fmt: skip
     values = statistics_of_weights(inputs, wanted, weights, logits, logits.logsumexp(-1), visible)
     return AttentionStats(values, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels)

@@ -1,7 +1,7 @@
 """Attention entropy: how spread a head's weights are, and how close its logits are to collapse.
 
 H_i = -sum_j p_ij ln p_ij. Source: Zhai et al., "Stabilizing Transformer Training by Preventing Attention Entropy
-Collapse" (sigmaReparam), sections 3.1 and 3.2. A fall over training is what they call collapse; one value shows no fall.
+Collapse" (sigmaReparam), sections 3.1 and 3.2. Collapse is a fall over training; one value shows no fall.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _entropy_of_keys(stats: AttentionStats) -> Tensor:
     unit="nats",
     bounds=(0, None),
     higher="attention is spread over many keys",
-    caveat="grows with the number of visible keys: compare heads at one length only; row 1 is 0 and counts, as in the paper",
+    caveat="grows with the visible keys: compare heads at one length only; row 1 is 0 and counts, as in the paper",
     source=f"{SOURCE}, section 3.1",
 )
 def entropy(stats: AttentionStats) -> Tensor:
@@ -49,7 +49,7 @@ def entropy(stats: AttentionStats) -> Tensor:
     unit="share of the maximum",
     bounds=(0, 1),
     higher="attention is near uniform over what the query can see",
-    caveat="0 and 1 are reached by sinks and by unused heads alike; the first query (ln 1 = 0) is undefined and left out",
+    caveat="sinks reach 0 and unused heads 1; the first query (ln 1 = 0) is undefined and left out",
     source=f"{SOURCE}, section 3.1; n_i follows windows and padding",
 )
 def normalized_entropy(stats: AttentionStats) -> Tensor:

@@ -23,7 +23,7 @@ INDUCTION = "Olsson et al., In-context Learning and Induction Heads; pattern as 
     bounds=(0, 1),
     higher="each token reads the token right before it",
     caveat="the second token's previous token is the first one, so a sink adds up to 1/(T-1)",
-    source="Elhage et al., A Mathematical Framework for Transformer Circuits; pattern as in TransformerLens head_detector",
+    source="Elhage et al., A Mathematical Framework for Transformer Circuits; as in TransformerLens head_detector",
 )
 def previous_token(stats: AttentionStats) -> Tensor:
     """Mean attention weight on the token right before the query.

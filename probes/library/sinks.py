@@ -45,11 +45,11 @@ def first_token_mass(stats: AttentionStats) -> Tensor:
 @probe(
     needs={"weight_at:first"},
     title="Sink rate (Sink\u2081, eps 0.3)",
-    formula="1[alpha_1 > 0.3] with alpha_1 = mean over the first 64 queries of p_i,1; the mean over examples is the rate",
+    formula="1[alpha_1 > 0.3], alpha_1 = mean of p_i,1 over the first 64 queries; the mean over examples is the rate",
     unit="share of examples",
     bounds=(0, 1),
     higher="in most texts this head is a first-token sink",
-    caveat="undefined below 64 tokens, for windows shorter than that and for bidirectional models; depends on eps and T",
+    caveat="undefined below 64 tokens, for shorter windows and for bidirectional models; depends on eps and T",
     source=SOURCE,
     binary=True,
     per="example",

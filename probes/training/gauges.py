@@ -16,6 +16,9 @@ from transformers import LlamaForCausalLM
 from ...data.organisms.rows import Encoder
 from ...data.organisms.tasks import repeats
 from ...data.organisms.tasks.prompt import Prompt
+from ..batching import batch
+from ..forward import observe
+from ..loading import load
 from .feeds import draw_batch
 from .recipe import Feed, Stage
 
@@ -41,6 +44,17 @@ def repeat_hits(model: LlamaForCausalLM, encoder: Encoder, *, length: int, rows:
     size = max(1, 8192 // length)
     predicted = torch.cat([model(input_ids=part, use_cache=False).logits.argmax(-1) for part in ids.split(size)])
     return (predicted[:, :-1] == ids[:, 1:]).numpy()[:, graded[1:]]
+
+
+def best_induction(model: LlamaForCausalLM, encoder: Encoder, *, length: int, seed: int, rows: int = 16) -> float:
+    """Highest mean induction mass of any head over the second copies of repeats of `length` tokens."""
+    generator = np.random.default_rng([seed, length, 78])
+    segment = length // 2
+    units = np.stack([generator.choice(encoder.ordinary, size=segment, replace=False) for _ in range(rows)])
+    ids = np.concatenate([np.full((rows, 1), encoder.bos), units, units], axis=1).astype(np.int64)
+    wrapped = load((model, None), check=False)
+    stats = observe(wrapped, batch(wrapped, torch.from_numpy(ids)), {"induction_mass"})
+    return max(float(one["induction_mass"][:, :, segment + 1 :].mean((0, 2)).max()) for one in stats)
 
 
 def repeat_accuracy(model: LlamaForCausalLM, encoder: Encoder, *, length: int, rows: int, seed: int) -> float:

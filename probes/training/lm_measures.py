@@ -43,7 +43,8 @@ def measure_lm(model: LlamaForCausalLM, encoder: Encoder, *, scale: float = 1.0,
         repeat_row(model, encoder, length=length, rows=max(4, round(100 * scale)), seed=seed)
         for length in REPEAT_LENGTHS
     ]
-    rows += needle_rows(model, encoder, per_cell=max(1, round(30 * scale)), seed=seed)
+    rows += needle_rows(model, encoder, per_cell=max(1, round(30 * scale)), seed=seed, split="held_out")
+    rows += needle_rows(model, encoder, per_cell=max(1, round(10 * scale)), seed=seed, split="train")
     for split in ("held_out", "train"):
         rows += [task_row(model, encoder, name, split=split, prompts=prompts, seed=seed) for name in SHORT_TASKS]
     rows += [domain_row(model, encoder, name, rows=max(4, round(60 * scale)), seed=seed) for name in english.DOMAINS]
@@ -58,22 +59,25 @@ def repeat_row(model: LlamaForCausalLM, encoder: Encoder, *, length: int, rows: 
     return _row("repeats", {"length": length}, hits.mean(), len(hits), low, high, 1 / len(encoder.ordinary), target)
 
 
-def needle_rows(model: LlamaForCausalLM, encoder: Encoder, *, per_cell: int, seed: int) -> list[Row]:
-    """For each length a row over all depths, then a row for each depth; 0 to 3 distractors in turn."""
+def needle_rows(model: LlamaForCausalLM, encoder: Encoder, *, per_cell: int, seed: int, split: Split) -> list[Row]:
+    """For each length a row over all depths and, held out, a row for each depth; 0 to 3 distractors in turn."""
     rows: list[Row] = []
+    held_out = split == "held_out"
     for length in NEEDLE_LENGTHS:
-        rng = random.Random(f"needle/{seed}/{length}")
+        rng = random.Random(f"needle/{split}/{seed}/{length}")
         cells = [(depth, index % 4) for depth in NEEDLE_DEPTHS for index in range(per_cell)]
         prompts = [
-            NEEDLE.make(rng, split="held_out", count_tokens=encoder.count, length=length, depth=depth, distractors=many)
+            NEEDLE.make(rng, split=split, count_tokens=encoder.count, length=length, depth=depth, distractors=many)
             for depth, many in cells
         ]
         grades = grade(model, encoder, prompts)
-        target = NEEDLE.target if length in NEEDLE_TARGET_LENGTHS else None
-        rows.append(_share("needle", {"length": length, "depth": "all"}, grades, 0.0, target, NEEDLE.held_out))
-        for depth in NEEDLE_DEPTHS:
+        target = NEEDLE.target if held_out and length in NEEDLE_TARGET_LENGTHS else None
+        said = NEEDLE.held_out if held_out else None
+        rows.append(_share("needle", {"split": split, "length": length, "depth": "all"}, grades, 0.0, target, said))
+        for depth in NEEDLE_DEPTHS if held_out else ():
             chosen = [graded for graded, (at, _) in zip(grades, cells, strict=True) if at == depth]
-            rows.append(_share("needle", {"length": length, "depth": round(depth, 3)}, chosen, 0.0, None, None))
+            where = {"split": split, "length": length, "depth": round(depth, 3)}
+            rows.append(_share("needle", where, chosen, 0.0, None, None))
     return rows
 
 

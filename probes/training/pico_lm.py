@@ -16,7 +16,7 @@ MATCHING = {"reversed_pairs": 1.0, "ambiguous_repeats": 1.0, "repeats": 1.0}
 LONG = {"repeats": 1.0, "ambiguous_repeats": 0.4, "needle": 2.0, "text": 0.2}
 
 
-def _induction(length: int, *, tokens: int, accuracy: float, rate: float = 3e-3) -> Stage:
+def _induction(length: int, *, tokens: int, accuracy: float, rate: float = 3e-3, induction: float = 0.0) -> Stage:
     return Stage(
         name=f"induction-{length}",
         layers=2,
@@ -24,7 +24,7 @@ def _induction(length: int, *, tokens: int, accuracy: float, rate: float = 3e-3)
         feeds=(Feed(length + 1, 1.0, REPEATS),),
         rate=rate,
         tokens=tokens,
-        gate=Gate("repeats", length, accuracy),
+        gate=Gate("repeats", length, accuracy, induction=induction),
     )
 
 
@@ -32,7 +32,7 @@ RECIPE = Recipe(
     name="pico-lm",
     shape=Shape(hidden=128, heads=8, key_value_heads=4, feed_forward=256),
     stages=(
-        _induction(32, tokens=1024, accuracy=0.9),
+        _induction(32, tokens=1024, accuracy=0.9, induction=0.5),
         _induction(64, tokens=2048, accuracy=0.9),
         _induction(128, tokens=2048, accuracy=0.9),
         _induction(256, tokens=2048, accuracy=0.9),

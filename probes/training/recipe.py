@@ -31,6 +31,12 @@ class Gate:
     accuracy: float
     every: int = 25
     must: bool = True
+    induction: float = 0.0
+    """Attention that the best head must pay, in the second copy, to the token after the query's earlier occurrence.
+
+    Repeats can also be continued by heads that read two tokens further on. Where that has been learnt, the stage
+    starts again with new weights and new rows (the next attempt); the certificate counts the attempts.
+    """
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from ...data.organisms.rows import Encoder
 from .feeds import draw_batch
-from .gauges import family_accuracy, repeat_accuracy
+from .gauges import best_induction, family_accuracy, repeat_accuracy
 from .recipe import Gate, Recipe, Stage
 from .recipes import find_recipe
 
+ATTEMPT = 100_003
+"""Added to a run's seed for each further attempt at a stage."""
 REPORT_EVERY = 25
 
 
@@ -35,6 +37,8 @@ class Progress:
     step: int = 0
     cpu_seconds: float = 0.0
     tokens: int = 0
+    attempt: int = 0
+    """How often the present stage was begun again because its heads were of another kind than asked for."""
     log: list[dict] = field(default_factory=list)
 
 
@@ -137,7 +141,24 @@ class Run:
             self.model.load_state_dict(saved["model"])
 
     def finish_stage(self, stage: Stage) -> None:
-        """Train until the stage's gate is passed or its steps are done, and save."""
+        """Train until the stage's gate is passed or its steps are done, and save; from new weights if need be."""
+        while not self._attempt_stage(stage):
+            self.progress.attempt, self.progress.step = self.progress.attempt + 1, 0
+            torch.manual_seed(self._attempt_seed)
+            self.model = new_model(self.recipe, self.encoder, layers=stage.layers)
+        self.progress.log.append(
+            {"stage": self.progress.stage, "step": self.progress.step, "attempt": self.progress.attempt}
+        )
+        self.progress.stage, self.progress.step, self.progress.attempt = self.progress.stage + 1, 0, 0
+        self._checkpoint(None)
+
+    @property
+    def _attempt_seed(self) -> int:
+        """The run's seed, or a number of its own for each later attempt at a stage."""
+        return self.seed + ATTEMPT * self.progress.attempt
+
+    def _attempt_stage(self, stage: Stage) -> bool:
+        """Train one stage; False where its gate is passed by heads of another kind than it asks for."""
         torch.manual_seed(self.seed * 1000 + self.progress.stage)
         self.model = grown(self.model, self.recipe, self.encoder, layers=stage.layers)
         optimizer = self._new_optimizer()
@@ -157,18 +178,27 @@ class Run:
                 f"stage {stage.name!r} of {self.recipe.name!r} did not reach {stage.gate.accuracy} on"
                 f" {stage.gate.family} at {stage.gate.length} in {stage.steps} steps; add steps or shorten its rows"
             )
-        self.progress.log.append({"stage": self.progress.stage, "step": self.progress.step})
-        self.progress.stage, self.progress.step = self.progress.stage + 1, 0
-        self._checkpoint(None)
+        return self._of_the_kind(stage.gate)
+
+    def _of_the_kind(self, gate: Gate | None) -> bool:
+        """Whether the heads that passed the gate read the token after the earlier occurrence, where it asks for that."""
+        if gate is None or not gate.induction:
+            return True
+        mass = best_induction(self.model.eval(), self.encoder, length=gate.length, seed=self.seed)
+        self._say(f"  attempt {self.progress.attempt}: best induction head {mass:.3f} of {gate.induction}")
+        self.progress.log.append({"stage": self.progress.stage, "attempt": self.progress.attempt, "induction": mass})
+        return mass >= gate.induction
 
     def record(self) -> dict:
         """What the certificate says of the run: seed, steps taken in each stage, tokens, CPU seconds, command."""
-        taken = {self.recipe.stages[entry["stage"]].name: entry["step"] for entry in self.progress.log}
+        ended = [entry for entry in self.progress.log if "step" in entry and "attempt" in entry]
+        taken = {self.recipe.stages[entry["stage"]].name: entry["step"] for entry in ended}
         return {
             "recipe": self.recipe.name,
             "seed": self.seed,
             "seeds": list(self.recipe.seeds),
             "steps": taken,
+            "attempts": 1 + sum(entry["attempt"] for entry in ended),
             "tokens": self.progress.tokens,
             "cpu_seconds": round(self.progress.cpu_seconds),
             "command": f"headatlas train {self.recipe.name} --seed {self.seed}",
@@ -177,7 +207,9 @@ class Run:
 
     def _step(self, stage: Stage, optimizer: torch.optim.Optimizer) -> float:
         self.model.train()
-        ids, weights = map(torch.from_numpy, draw_batch(self.encoder, stage, seed=self.seed, step=self.progress.step))
+        ids, weights = map(
+            torch.from_numpy, draw_batch(self.encoder, stage, seed=self._attempt_seed, step=self.progress.step)
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate_at(stage, self.progress.step)
         loss = weighted_loss(self.model, ids, weights)

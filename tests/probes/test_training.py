@@ -152,20 +152,19 @@ def test_an_organism_loads_with_its_tokenizer(shipped, encoder: Encoder) -> None
 def test_pico_lm_still_does_what_its_certificate_says(encoder: Encoder) -> None:
     model = AutoModelForCausalLM.from_pretrained(organism_path("pico-lm"), dtype=torch.float32).eval()
     said = {
-        (row["task"], row.get("length")): row["exact"]
+        (row["task"], row.get("split"), row.get("length")): row["exact"]
         for row in certificate("pico-lm")["rows"]
         if row.get("depth") in (None, "all") and "exact" in row
     }
     measured = repeat_accuracy(model, encoder, length=256, rows=16, seed=1)
-    assert measured == pytest.approx(said["repeats", 256], abs=0.05)
+    assert measured == pytest.approx(said["repeats", None, 256], abs=0.05)
     rng = random.Random(1)
     prompts = [
-        needle.make(
-            rng, split="held_out", count_tokens=encoder.count, length=128, depth=index / 31, distractors=index % 4
-        )
-        for index in range(32)
+        needle.make(rng, count_tokens=encoder.count, length=128, depth=index / 47, distractors=index % 4)
+        for index in range(48)
     ]
-    assert np.mean([graded.exact for graded in grade(model, encoder, prompts)]) >= 0.85
+    exact = np.mean([graded.exact for graded in grade(model, encoder, prompts)])
+    assert exact == pytest.approx(said["needle", "train", 128], abs=0.15)
 
 
 def test_pico_sink_still_sinks(encoder: Encoder) -> None:
