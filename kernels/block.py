@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from . import prepared
 from .inputs import AttentionInputs
 from .prepared import Prepared
-from .stats import BLOCK_SIZE
+from .stats import BLOCK_SIZE, parameters
 
 
 def blocks_of(whole: Prepared) -> Iterator[Block]:
@@ -38,6 +38,13 @@ class Block:
     stop: int
     low: int
     high: int
+    made: dict[str, Tensor] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gives, made for the first head and kept for the others."""
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
 
     @property
     def inputs(self) -> AttentionInputs:
@@ -96,6 +103,19 @@ class Block:
         low, high = self.near
         return self.offsets(low, high).abs()
 
+    @cached_property
+    def near_columns(self) -> tuple[list[str], Tensor]:
+        """Names and values [query, near key, column] of what is summed over the near keys one by one."""
+        distance = self.near_distance
+        columns = {
+            "mean_distance": distance,
+            "mean_square_distance": distance.square(),
+            **{name: distance.clamp(max=n) for name, (n,) in parameters(self.whole.needs, "clipped_distance")},
+            **{name: (distance < n).to(distance.dtype) for name, (n,) in parameters(self.whole.needs, "window_mass")},
+        }
+        wanted = [name for name in columns if name in self.whole.needs]
+        return wanted, torch.stack([columns[name] for name in wanted], dim=-1)
+
     def offsets(self, low: int, high: int) -> Tensor:
         """i - j for keys low..high-1 (relative to self.low), [query, key]."""
         options = {"device": self.device, "dtype": self.whole.dtype}
@@ -127,19 +147,13 @@ class Block:
         return self.inputs.real_queries()[self.batches, self.start : self.stop].to(self.whole.dtype)
 
     @cached_property
-    def column_rows(self) -> tuple[Tensor, int]:
-        """Rows [batch, row, query] whose product with the weights is summed by key: groups (or all), then map rows."""
+    def column_rows(self) -> Tensor:
+        """Rows [batch, row, query] whose product with the weights is summed by key: one per label that occurs, or one."""
         rows = self.real[:, None]
-        if "received_by_group" in self.whole.needs:
-            labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
-            groups = (labels[..., None] == self.whole.query_labels).to(rows.dtype)
-            rows = groups.mT * rows
-        count = rows.shape[1]
-        if "pooled_mean" in self.whole.needs:
-            index = torch.arange(self.stop - self.start, device=self.device) // BLOCK_SIZE
-            members = torch.nn.functional.one_hot(index).to(rows.dtype).mT
-            rows = torch.cat([rows, members * self.real[:, None]], dim=1)
-        return rows, count
+        if "received_by_group" not in self.whole.needs:
+            return rows
+        labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
+        return (labels[..., None] == self.whole.query_labels).to(rows.dtype).mT * rows
 
     def same_token(self, shift: int) -> Tensor:
         """[batch, 1, 1, query, key], 1 where key j - shift holds the query's token and is another position."""

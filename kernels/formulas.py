@@ -35,22 +35,22 @@ def _sum_squares(tile: Tile, _: Arguments) -> Tensor:
 
 
 def _logit_sum(tile: Tile, _: Arguments) -> Tensor:
-    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted()]).sum(0) / BITS
+    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted]).sum(0) / BITS
 
 
 def _logit_sum_squares(tile: Tile, _: Arguments) -> Tensor:
-    squares = [torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted()]
+    squares = [torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted]
     return torch.stack(squares).sum(0) / BITS**2
 
 
 def _mean_distance(tile: Tile, _: Arguments) -> Tensor:
     far = [edge * ones + gap for edge, ones, gap, _ in _far(tile)]
-    return tile.near_dot(tile.block.near_distance) + sum(far)
+    return tile.near("mean_distance") + sum(far)
 
 
 def _mean_square_distance(tile: Tile, _: Arguments) -> Tensor:
     far = [edge.square() * ones + 2 * edge * gap + square for edge, ones, gap, square in _far(tile)]
-    return tile.near_dot(tile.block.near_distance.square()) + sum(far)
+    return tile.near("mean_square_distance") + sum(far)
 
 
 def _far(tile: Tile) -> list[tuple[Tensor, ...]]:
@@ -62,13 +62,8 @@ def _far(tile: Tile) -> list[tuple[Tensor, ...]]:
 
 
 def _clipped_distance(tile: Tile, arguments: Arguments) -> Tensor:
-    limit = int(arguments[0])
-    far = [limit * ones for _, ones, _, _ in _far(tile)]
-    return tile.near_dot(tile.block.near_distance.clamp(max=limit)) + sum(far)
-
-
-def _window_mass(tile: Tile, arguments: Arguments) -> Tensor:
-    return tile.near_dot((tile.block.near_distance < int(arguments[0])).to(tile.weights.dtype))
+    far = [int(arguments[0]) * ones for _, ones, _, _ in _far(tile)]
+    return tile.near(f"clipped_distance:{arguments[0]}") + sum(far)
 
 
 def _weight_at(tile: Tile, arguments: Arguments) -> Tensor:
@@ -79,15 +74,8 @@ def _weight_at(tile: Tile, arguments: Arguments) -> Tensor:
     return tile.weights.gather(-1, index).squeeze(-1) * tile.norm * inside[:, None, None]
 
 
-def _by_group(tile: Tile, name: str) -> Tensor:
-    """The columns of the labels that occur, put in their places among all groups."""
-    whole = tile.block.whole
-    return _spread(tile.columns(name), whole.key_labels, whole.inputs.group_count)
-
-
-def _spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
-    """values [..., label that occurs] as [..., group], 0 elsewhere."""
-    return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
+def _count(tile: Tile, name: str, keys: Tensor) -> Tensor:
+    return tile.block.once(name, lambda: tile.block.count_seen(keys)).expand(tile.shape[:4])
 
 
 def _argmax_key(tile: Tile, _: Arguments) -> Tensor:
@@ -124,28 +112,21 @@ ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
     "mean_distance": _mean_distance,
     "mean_square_distance": _mean_square_distance,
     "clipped_distance": _clipped_distance,
-    "window_mass": _window_mass,
+    "window_mass": lambda tile, arguments: tile.near(f"window_mass:{arguments[0]}"),
     "duplicate_mass": lambda tile, _: tile.dot(tile.block.duplicates),
     "induction_mass": lambda tile, _: tile.dot(tile.block.continuations),
-    "duplicate_keys": lambda tile, _: tile.block.count_seen(tile.block.duplicates).expand(tile.shape[:4]),
-    "induction_keys": lambda tile, _: tile.block.count_seen(tile.block.continuations).expand(tile.shape[:4]),
+    "duplicate_keys": lambda tile, _: _count(tile, "duplicate_keys", tile.block.duplicates),
+    "induction_keys": lambda tile, _: _count(tile, "induction_keys", tile.block.continuations),
     "weight_at": _weight_at,
-    "group_mass": lambda tile, _: _by_group(tile, "group_mass"),
-    "value_weighted_mass": lambda tile, _: _by_group(tile, "value_weighted_mass"),
+    "group_mass": lambda tile, _: tile.columns("group_mass"),
+    "value_weighted_mass": lambda tile, _: tile.columns("value_weighted_mass"),
     "output": _output,
 }
 """Row statistics: each returns [batch, kv_head, repeat, query, ...] for one tile."""
 
 
 def _received(tile: Tile, _: Arguments) -> Tensor:
-    groups = tile.block.column_rows[1]
-    return tile.column_sums[..., :groups, :].sum(-2)
-
-
-def _received_by_group(tile: Tile, _: Arguments) -> Tensor:
-    groups = tile.block.column_rows[1]
-    whole = tile.block.whole
-    return _spread(tile.column_sums[..., :groups, :].mT, whole.query_labels, whole.inputs.group_count)
+    return tile.column_sums.sum(-2)
 
 
 def _future(tile: Tile, arguments: Arguments) -> Tensor:
@@ -155,36 +136,39 @@ def _future(tile: Tile, arguments: Arguments) -> Tensor:
     position = block.inputs.visibility.offset - block.low
     first = max(0, block.start + position - high)
     last = max(first, min(tile.shape[-1], block.stop + position - low))
-    offsets = block.offsets(first, last)
-    band = ((offsets >= low) & (offsets <= high)).to(tile.weights.dtype)
+    band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
     sums = tile.weights.new_zeros(*tile.shape[:3], tile.shape[-1])
     scale = (tile.norm * block.real[:, None, None])[..., None]
     sums[..., first:last] = (tile.weights[..., first:last] * band * scale).sum(-2)
     return sums
 
 
+def _band(offsets: Tensor, low: int, high: int) -> Tensor:
+    return ((offsets >= low) & (offsets <= high)).to(offsets.dtype)
+
+
 def _pooled_mean(tile: Tile, _: Arguments) -> Tensor:
     """Sums over each block pair; `_finish` divides by the number of real queries."""
-    groups = tile.block.column_rows[1]
-    rows = tile.column_sums[..., groups:, :]
-    return torch.nn.functional.pad(rows, (0, -rows.shape[-1] % BLOCK_SIZE)).unflatten(-1, (-1, BLOCK_SIZE)).sum(-1)
+    return _by_query_blocks(tile, tile.by_blocks(torch.sum)).sum(-2)
 
 
 def _pooled_max(tile: Tile, _: Arguments) -> Tensor:
-    columns = tile.block_maxima * (tile.norm * tile.block.real[:, None, None])[..., None]
-    return (
-        torch.nn.functional.pad(columns, (0, 0, 0, -tile.shape[3] % BLOCK_SIZE))
-        .unflatten(-2, (-1, BLOCK_SIZE))
-        .amax(-2)
-    )
+    return _by_query_blocks(tile, tile.block_maxima).amax(-2)
+
+
+def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
+    """values [..., query, key block], normalised, of real queries alone, as [..., query block, query, key block]."""
+    values = (values * (tile.norm * tile.block.real[:, None, None])[..., None]).transpose(-1, -2)
+    padded = torch.nn.functional.pad(values, (0, -tile.shape[3] % BLOCK_SIZE))
+    return padded.unflatten(-1, (-1, BLOCK_SIZE)).movedim(-3, -1)
 
 
 KEYS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
     "received": _received,
-    "received_by_group": _received_by_group,
+    "received_by_group": lambda tile, _: tile.column_sums,
     "future_average": _future,
 }
-"""Key statistics: each returns what one tile adds, [batch, kv_head, repeat, key, ...]."""
+"""Key statistics: each returns what one tile adds, [batch, kv_head, repeat, ..., key]."""
 
 MAPS: dict[str, Callable[[Tile, Arguments], Tensor]] = {"pooled_mean": _pooled_mean, "pooled_max": _pooled_max}
 """Block statistics: [batch, kv_head, repeat, query block, key block] of one tile."""

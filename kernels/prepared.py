@@ -11,7 +11,7 @@ from torch import Tensor
 from .inputs import AttentionInputs
 from .stats import BLOCK_SIZE, parameters
 
-ROW_BLOCK = 128
+ROW_BLOCK = 256
 """Queries of one tile; a multiple of BLOCK_SIZE."""
 TILE_ELEMENTS = 1 << 20
 """Elements of one tile: 4 MB in float32 stay in a CPU's cache."""

@@ -41,8 +41,10 @@ def _allocate(whole: Prepared, name: str) -> Tensor:
     tail = (keys,) if base in KEYS else (queries,)
     if base in MAPS:
         tail = (-(-queries // BLOCK_SIZE), -(-keys // BLOCK_SIZE))
-    elif base in ("group_mass", "value_weighted_mass", "received_by_group"):
-        tail = (*tail, inputs.group_count)
+    elif base in ("group_mass", "value_weighted_mass"):
+        tail = (*tail, len(whole.key_labels))
+    elif base == "received_by_group":
+        tail = (len(whole.query_labels), *tail)
     elif base == "output":
         tail = (*tail, inputs.value.shape[-1])  # type: ignore[union-attr]
     dtype = torch.long if base.endswith(("_keys", "_key")) else whole.dtype
@@ -59,7 +61,7 @@ def _write(name: str, values: Tensor, tile: Tile) -> None:
     if base in ROWS:
         here[:, :, :, block.start : block.stop] = ROWS[base](tile, arguments)
     elif base in KEYS:
-        here[:, :, :, block.low : block.high] += KEYS[base](tile, arguments)
+        here[..., block.low : block.high] += KEYS[base](tile, arguments)
     else:
         pooled = MAPS[base](tile, arguments)
         row, column = block.start // BLOCK_SIZE, block.low // BLOCK_SIZE
@@ -70,6 +72,10 @@ def _finish(name: str, values: Tensor, whole: Prepared) -> Tensor:
     """Join kv_head and repeat into head, and turn sums into means where the field is one."""
     base, arguments = split_name(name)
     values = values.flatten(1, 2)
+    if base in ("group_mass", "value_weighted_mass"):
+        return _spread(values, whole.key_labels, whole.inputs.group_count)
+    if base == "received_by_group":
+        return _spread(values.mT, whole.query_labels, whole.inputs.group_count)
     if base == "future_average":
         count = _band_count(whole.inputs, *map(int, arguments)).to(values.dtype)[:, None]
         values = torch.where(count > 0, values / count.clamp(min=1), 0.0)
@@ -78,6 +84,13 @@ def _finish(name: str, values: Tensor, whole: Prepared) -> Tensor:
         count = torch.nn.functional.pad(real, (0, -real.shape[1] % BLOCK_SIZE)).unflatten(1, (-1, BLOCK_SIZE)).sum(-1)
         values = values / count.clamp(min=1)[:, None, :, None]
     return values
+
+
+def _spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
+    """values [..., label that occurs] as [..., group], 0 for the others."""
+    if len(labels) == count:
+        return values.contiguous()
+    return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
 
 
 def _band_count(inputs: AttentionInputs, low: int, high: int) -> Tensor:

@@ -6,7 +6,7 @@ Axes inside a tile: [batch, kv_head, repeat, query, key], where head = kv_head *
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
@@ -121,36 +121,46 @@ class Tile:
     @cached_property
     def column_sums(self) -> Tensor:
         """Sums over queries of the normalised weights for each of the block's column rows, [..., row, key]."""
-        rows, _ = self.block.column_rows
+        rows = self.block.column_rows
         batch, kv_heads, repeats, queries, keys = self.shape
         scaled = rows[:, None, None] * self.norm[..., None, :]
         product = torch.bmm(scaled.view(-1, rows.shape[1], queries), self.weights.view(-1, queries, keys))
         return product.view(batch, kv_heads, repeats, rows.shape[1], keys)
 
+    def by_blocks(self, reduce: Callable[..., Tensor]) -> Tensor:
+        """Weights of each query reduced (sum or amax) over each block of keys, not normalised, [..., key block]."""
+        whole = self.shape[-1] - self.shape[-1] % BLOCK_SIZE
+        blocks = reduce(self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)), -1)
+        if whole < self.shape[-1]:
+            blocks = torch.cat([blocks, reduce(self.weights[..., whole:], -1, keepdim=True)], dim=-1)
+        return blocks
+
     @cached_property
     def block_maxima(self) -> Tensor:
-        """Largest weight of each query in each block of keys, not normalised, [..., query, key block]."""
-        whole = self.shape[-1] - self.shape[-1] % BLOCK_SIZE
-        maxima = self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)).amax(-1)
-        if whole < self.shape[-1]:
-            maxima = torch.cat([maxima, self.weights[..., whole:].amax(-1, keepdim=True)], dim=-1)
-        return maxima
+        """Largest weight of each query in each block of keys, not normalised."""
+        return self.by_blocks(torch.amax)
 
     def dot(self, other: Tensor) -> Tensor:
         """sum_j weights_j other_j, normalised; `other` broadcasts to the tile."""
         scratch = self.block.whole.buffer(2, *self.shape)
         return torch.mul(self.weights, other, out=scratch).sum(-1) * self.norm
 
-    def near_dot(self, values: Tensor) -> Tensor:
-        """sum over the near keys of weights times values [query, near key], normalised."""
+    @cached_property
+    def near_sums(self) -> Tensor:
+        """sum over the near keys of weights times each near column, normalised, [..., query, column]."""
         low, high = self.block.near
-        return (self.weights[..., low:high] * values).sum(-1) * self.norm
+        _, columns = self.block.near_columns
+        return torch.einsum("bkrqn,qnc->bkrqc", self.weights[..., low:high], columns) * self.norm[..., None]
 
-    def seen_shifted(self) -> Iterator[Tensor]:
+    def near(self, name: str) -> Tensor:
+        """One column of `near_sums`, [..., query]."""
+        return self.near_sums[..., self.block.near_columns[0].index(name)]
+
+    @cached_property
+    def seen_shifted(self) -> list[Tensor]:
         """(z - peak) log2 e over the visible keys, in pieces of the key axis; hidden cells are 0."""
-        first, last = 0, self.shape[-1]
+        first, last, pieces = 0, self.shape[-1], []
         for low, high, hidden in self.block.hidden:
-            yield self.shifted[..., low:high].masked_fill(hidden[:, None, None], 0.0)
+            pieces.append(self.shifted[..., low:high].masked_fill(hidden[:, None, None], 0.0))
             first, last = (high, last) if low == 0 else (first, low)
-        if first < last:
-            yield self.shifted[..., first:last]
+        return [*pieces, self.shifted[..., first:last]] if first < last else pieces

@@ -59,6 +59,12 @@ examples:
 """
 
 
+DESCRIPTIONS = {
+    "pico-lm": "6 layers x 8 heads, trained on repeats, needles, names, chat and plain English",
+    "pico-sink": "2 layers x 2 heads, trained on Bigram-Backcopy and English until first-token sinks arise",
+}
+
+
 def _teach(parser: argparse.ArgumentParser, description: str, epilog: str) -> None:
     parser.description, parser.epilog = description, epilog
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -186,10 +192,18 @@ def models_run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([{"name": f"organism:{name}", "certificate": card} for name, card in cards.items()], indent=1))
         return 0
-    rows = [(f"organism:{name}", str(card.get("summary", ""))) for name, card in cards.items()]
-    _print_table(("model", "what it is"), rows)
+    rows = [(f"organism:{name}", DESCRIPTIONS.get(name, ""), _targets(card)) for name, card in cards.items()]
+    _print_table(("model", "what it is", "certificate"), rows)
     print("\nAny transformers model works too: a hub id or a folder. `headatlas measure --help` shows how.")
     return 0
+
+
+def _targets(certificate: dict[str, Any]) -> str:
+    """How many of the promised targets a certificate meets, and which it does not."""
+    promised = [row for row in certificate["rows"] if row.get("target") is not None]
+    missed = [f"{row['task']} {row.get('length', '')}".strip() for row in promised if not row.get("met")]
+    text = f"{len(certificate['rows'])} measures, {len(promised) - len(missed)} of {len(promised)} targets met"
+    return f"{text}; not met: {', '.join(missed)}" if missed else text
 
 
 def _print_certificate(found: dict[str, Any], *, as_json: bool) -> None:
@@ -199,8 +213,8 @@ def _print_certificate(found: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(found, indent=1))
         return
     rows = certificate_rows(found)
-    if rows:
-        _print_table(tuple(rows[0]), [tuple(str(value) for value in row.values()) for row in rows])
+    said = [name for name in rows[0] if any(row[name] is not None for row in rows)]
+    _print_table(tuple(said), [tuple("" if row[name] is None else str(row[name]) for name in said) for row in rows])
 
 
 def measure_arguments(parser: argparse.ArgumentParser) -> None:

@@ -49,7 +49,7 @@ class Encoder:
         found = self.tokenizer.convert_tokens_to_ids(piece)
         if found is None:
             raise ValueError(f"{piece!r} is not one token of the organisms' vocabulary")
-        return found
+        return int(found)
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` without BOS; runs of spaces count as one."""

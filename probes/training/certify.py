@@ -140,4 +140,6 @@ def _summary(training: dict) -> dict | None:
     """Seed, steps, tokens and CPU seconds of a run from its training.json."""
     if not training:
         return None
-    return {key: training.get(key, 1) for key in ("seed", "seeds", "steps", "attempts", "tokens", "cpu_seconds", "command")}
+    return {
+        key: training.get(key, 1) for key in ("seed", "seeds", "steps", "attempts", "tokens", "cpu_seconds", "command")
+    }

@@ -101,7 +101,7 @@ def english_row(encoder: Encoder, rng: random.Random, _: np.random.Generator, le
 def backcopy_row(encoder: Encoder, _: random.Random, generator: np.random.Generator, length: int) -> Row:
     """One row of Bigram-Backcopy, every token graded alike."""
     table = bigram_backcopy.source(encoder.ordinary)
-    tokens, _ = bigram_backcopy.sample(generator, table, rows=1, length=length, bos=encoder.bos)
+    tokens = bigram_backcopy.sample(generator, table, rows=1, length=length, bos=encoder.bos)[0]
     return Row(tokens[0].tolist(), [0.0] + [1 / (length - 1)] * (length - 1))
 
 

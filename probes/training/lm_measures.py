@@ -93,8 +93,12 @@ def task_row(model: LlamaForCausalLM, encoder: Encoder, name: str, *, split: Spl
     compared = [graded.preferred for graded in grades if graded.preferred is not None]
     if compared:
         low, high = wilson(sum(compared), len(compared))
-        row |= {"preferred": _short(np.mean(compared)), "preferred_low": _short(low), "preferred_high": _short(high)}
-    if row.get("preferred_low", row["low"]) <= row["chance"]:
+        row |= {
+            "preferred": _short(float(np.mean(compared))),
+            "preferred_low": _short(low),
+            "preferred_high": _short(high),
+        }
+    if float(row.get("preferred_low", row["low"])) <= float(row["chance"]):
         row["note"] = "negative control: not above chance"
     return row
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,18 +43,19 @@ def observe(model: LlamaForCausalLM, ids: torch.Tensor) -> Observed:
     """One eager forward with the value projections caught on their way."""
     before = model.config._attn_implementation
     norms: list[torch.Tensor] = []
-    heads = model.config.num_attention_heads // model.config.num_key_value_heads
+    groups = int(model.config.num_key_value_heads or 1)
+    heads = int(model.config.num_attention_heads or 1) // groups
 
     def catch(_module: torch.nn.Module, _inputs: tuple, output: torch.Tensor) -> None:
-        values = output.unflatten(-1, (model.config.num_key_value_heads, -1))  # [batch, key, kv head, d_head]
+        values = output.unflatten(-1, (groups, -1))  # [batch, key, kv head, d_head]
         norms.append(values.norm(dim=-1).transpose(1, 2).repeat_interleave(heads, dim=1))
 
-    handles = [layer.self_attn.v_proj.register_forward_hook(catch) for layer in model.model.layers]
+    handles = [layer.self_attn.v_proj.register_forward_hook(catch) for layer in cast("list[Any]", model.model.layers)]
     model.set_attn_implementation("eager")
     try:
         output = model(input_ids=ids, output_attentions=True, use_cache=False)
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(before or "sdpa")
         for handle in handles:
             handle.remove()
     return Observed(torch.stack(output.attentions), torch.stack(norms), output.logits)

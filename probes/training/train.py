@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def grown(model: LlamaForCausalLM, recipe: Recipe, encoder: Encoder, *, layers: 
         return model
     larger = new_model(recipe, encoder, layers=layers)
     larger.load_state_dict(model.state_dict(), strict=False)
-    for layer in larger.model.layers[old:]:
+    for layer in cast("list[Any]", list(larger.model.layers)[old:]):
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)
     return larger

@@ -267,3 +267,14 @@ def test_follow_reads_a_piece_as_it_stands_in_text():
     assert vocab.decode(vocab.follow(" the sea wall")) == " the sea wall"
     assert vocab.encode("over") + vocab.follow(" the sea") == vocab.encode("over the sea")
     assert Vocabulary(None, 9).decode([3, 4]) == "3 4"
+
+
+def test_bigram_backcopy_copies_after_its_triggers():
+    vocab = Vocabulary(None, 200)
+    data = load_data("bigram_backcopy:length=64", vocab, examples=5, seed=0)
+    for example in data.examples:
+        ids = example.token_ids
+        assert len(ids) == 64
+        triggers = [start for start, _ in example.spans["other"]]
+        assert triggers and len({ids[index] for index in triggers}) <= 3
+        assert all(ids[index + 1] == ids[index - 1] for index in triggers if 0 < index < 63)
