@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. A mistake in what was asked is one line, never a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"headatlas: error: {error}", file=sys.stderr)
         return error.exit_code

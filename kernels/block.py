@@ -148,7 +148,7 @@ class Block:
 
     @cached_property
     def column_rows(self) -> Tensor:
-        """Rows [batch, row, query] whose product with the weights is summed by key: one per label that occurs, or one."""
+        """Rows [batch, row, query] whose product with the weights is summed by key: one a label, or one in all."""
         rows = self.real[:, None]
         if "received_by_group" not in self.whole.needs:
             return rows

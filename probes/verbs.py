@@ -328,7 +328,7 @@ def look_run(args: argparse.Namespace) -> int:
     for probe, part in order:
         here = top[(top["probe"] == probe) & (top["part"] == part)]
         heads = "   ".join(f"{place} {value:.3f}" for place, value in zip(here["place"], here["value"], strict=True))
-        rows.append((f"{probe} {part}".strip(), list(here["unit"])[0], heads))
+        rows.append((f"{probe} {part}".strip(), next(iter(here["unit"])), heads))
     _print_table(("probe", "unit", f"highest {args.top} heads"), rows)
     return 0
 

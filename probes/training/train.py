@@ -182,7 +182,7 @@ class Run:
         return self._of_the_kind(stage.gate)
 
     def _of_the_kind(self, gate: Gate | None) -> bool:
-        """Whether the heads that passed the gate read the token after the earlier occurrence, where it asks for that."""
+        """Whether the heads that passed the gate read the token after the earlier occurrence, if it asks for that."""
         if gate is None or not gate.induction:
             return True
         mass = best_induction(self.model.eval(), self.encoder, length=gate.length, seed=self.seed)
