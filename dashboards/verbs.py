@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ..data.terminal import teach
+
 EXAMPLES = """examples:
   headatlas serve                          the runs in ./runs, at http://127.0.0.1:8050
   headatlas serve --store results --open   another store, and open the browser
@@ -17,9 +19,7 @@ On a remote machine, forward the port instead:  ssh -L 8050:127.0.0.1:8050 there
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """What `headatlas serve` accepts."""
-    parser.description = "Open the dashboard over a store: Runs, Atlas and Head pages."
-    parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    teach(parser, "Open the dashboard over a store: Runs, Atlas and Head pages.", EXAMPLES)
     parser.add_argument("--store", default="runs", metavar="FOLDER", help="the store to show (default: runs)")
     parser.add_argument(
         "--model", default=None, metavar="MODEL", help="reserved for live pages; refused in this version"

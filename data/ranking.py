@@ -10,6 +10,9 @@ import pandas as pd
 SHOWN = ("probe", "part", "tower", "head", "stratum", "mean", "ci_low", "ci_high", "n", "n_examples", "reliability")
 """Columns of `show`; `head` is written L5H1."""
 
+NUMERIC = ("mean", "n", "reliability")
+"""Columns of the readable table that stand under each other to the right."""
+
 
 def top_heads(heads: pd.DataFrame, top: int) -> pd.DataFrame:
     """The `top` highest means of each probe, part, tower and stratum; undefined heads are left out."""
@@ -33,6 +36,11 @@ def readable(top: pd.DataFrame) -> pd.DataFrame:
     columns = ["probe", "part", "tower", "head", "stratum", "mean", "interval", "n", "reliability"]
     dull = {"part": "", "tower": "text"}
     return shown.reindex(columns=[name for name in columns if name not in dull or set(shown[name]) != {dull[name]}])
+
+
+def records(top: pd.DataFrame) -> list[dict[str, Any]]:
+    """One plain dict a row, for JSON; undefined is None."""
+    return top.astype(object).where(top.notna(), None).to_dict("records")
 
 
 def _place(layer: Any, head: Any) -> str:

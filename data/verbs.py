@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
-import math
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from .errors import UserError, near_miss
-from .ranking import SHOWN, readable, top_heads
+from .terminal import at_least, print_table, teach
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .run import Run
 
 DATA_HELP = """\
 examples:
@@ -43,9 +43,8 @@ exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, pro
 
 def data_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas data`."""
-    _teach(
-        parser, "The data sets there are: what each one is, its parameters with their defaults, its source.", DATA_HELP
-    )
+    said = "The data sets there are: what each one is, its parameters with their defaults, its source."
+    teach(parser, said, DATA_HELP)
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
 
 
@@ -59,48 +58,51 @@ def data_run(args: argparse.Namespace) -> int:
         print(json.dumps(records, ensure_ascii=False, indent=1))
         return 0
     rows = [
-        {
-            "name": record["name"],
-            "what": record["summary"],
-            "parameters": spell("", record["params"])[1:].replace(",", "\n"),
-            "split by": ", ".join(record["strata"]),
-            "source": record["source"],
-        }
+        (
+            record["name"],
+            record["summary"],
+            spell("", record["params"])[1:].replace(",", "\n"),
+            ", ".join(record["strata"]),
+            record["source"],
+        )
         for record in records
     ]
-    _table(pd.DataFrame(rows))
+    print_table(("name", "what", "parameters", "split by", "source"), rows)
     return 0
 
 
 def show_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas show`."""
-    _teach(
-        parser, "A run in the terminal: what was run, and the heads with the highest means of each probe.", SHOW_HELP
-    )
+    teach(parser, "A run in the terminal: what was run, and the heads with the highest means of each probe.", SHOW_HELP)
     parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run id, unique prefix, or latest")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--probe", help="only this probe; without it, the run and the top heads of every probe")
     parser.add_argument("--stratum", help='only this stratum, such as "length=512" (default: each of them)')
     parser.add_argument(
-        "--top", type=_count, help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
+        "--top", type=at_least(1), help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
     )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
 
 
 def show_run(args: argparse.Namespace) -> int:
     """Print the top heads of a run."""
+    from .ranking import NUMERIC, readable, records, top_heads
     from .store import open_store
 
     run = open_store(args.store).run(args.run)
     heads = _of_stratum(run.id, run.heads(args.probe), args.stratum)
     top = top_heads(heads, args.top or (20 if args.probe else 3))
-    if args.format != "table":
-        _print_rows(top, args.format)
+    if args.format == "json":
+        print(json.dumps(records(top), ensure_ascii=False, indent=1))
+        return 0
+    if args.format == "csv":
+        print(top.to_csv(index=False, lineterminator="\n"), end="")
         return 0
     if not args.probe:
-        _summary(run)
+        _print_summary(run)
     if len(top):
-        _table(readable(top))
+        shown = readable(top)
+        print_table(list(shown), shown.itertuples(index=False, name=None), right=NUMERIC)
     else:
         print("no values yet")
     return 0
@@ -119,7 +121,7 @@ def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFr
     return heads.loc[heads["stratum"] == stratum, :]
 
 
-def _summary(run: Any) -> None:
+def _print_summary(run: Run) -> None:
     header, missing = run.header, len(run.missing())
     model, data = header["model"], header["data"]
     heads = f"{model.get('layers', '?')} layers of {model.get('heads', '?')} heads"
@@ -129,50 +131,3 @@ def _summary(run: Any) -> None:
     print(f"  model    {model['name']}, {heads}, {header['dtype']}")
     print(f"  data     {data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}")
     print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}\n")
-
-
-def _print_rows(top: pd.DataFrame, form: str) -> None:
-    records = [{name: _plain(value) for name, value in row.items()} for row in top.to_dict("records")]
-    if form == "json":
-        print(json.dumps(records, ensure_ascii=False, indent=1))
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, SHOWN, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    print(text.getvalue(), end="")
-
-
-def _table(frame: pd.DataFrame) -> None:
-    """A table as wide as the terminal, or as wide as it needs where the output is a file or a pipe."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in frame.columns:
-        table.add_column(str(name), justify="right" if name in ("mean", "n", "reliability") else "left")
-    for row in frame.itertuples(index=False, name=None):
-        table.add_row(*(Text(str(value)) for value in row))
-    console.print(table)
-
-
-def _teach(parser: argparse.ArgumentParser, description: str, epilog: str) -> None:
-    parser.description, parser.epilog = description, epilog
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; came {text!r}")
-    return int(text)
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON and CSV know it: undefined is null, or an empty cell."""
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and math.isnan(value) else value
