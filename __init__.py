@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "load": "probes.loading",
     "Model": "probes.models",
-    "all_models": "probes.loading",
+    "all_models": "probes.organisms",
     "batch": "probes.batching",
     "observe": "probes.forward",
     "measure": "probes.measure",
@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     from .probes.bench import bench
     from .probes.catalog import all_probes
     from .probes.forward import observe
-    from .probes.loading import all_models, load
+    from .probes.loading import load
     from .probes.measure import measure
     from .probes.models import Model
+    from .probes.organisms import all_models
     from .probes.probe import probe
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..data.errors import UserError
-from ..data.organisms.shelf import certificate, organism_path, organisms
+from ..data.organisms.shelf import organism_path, organisms
 from .check import check_capture
 from .models import Model
 
@@ -70,11 +70,7 @@ def _from_source(name: str, revision: str | None, dtype: Any, device: str | None
     except (OSError, ValueError) as error:
         raise UserError(_not_found(name, error)) from None
     network = _network(name, path, config, dtype, options).eval()
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        network = network.to(where)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"model {name!r} can't be put on device {where!r}: {_first_line(error)}") from None
+    _put(name, network, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return _wrap(name, network, _tokenizer(path, options), revision)
 
 
@@ -93,6 +89,14 @@ def _network(name: str, path: str, config: Any, dtype: Any, options: Mapping[str
             "expected all of them, since the rest would be random. Check config.json"
         )
     return network
+
+
+def _put(name: str, network: torch.nn.Module, device: str) -> None:
+    """Move the network, in place."""
+    try:
+        network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"model {name!r} can't be put on device {device!r}: {_first_line(error)}") from None
 
 
 def _network_class(config: Any) -> Any:
@@ -125,8 +129,3 @@ def _not_found(name: str, error: Exception) -> str:
         f"model {name!r}: expected a hub id, a folder with config.json, or one of "
         f"{', '.join(f'organism:{known}' for known in organisms())}; {_first_line(error)}"
     )
-
-
-def all_models() -> list[dict[str, Any]]:
-    """The models that come with the package: name, shape, and the first lines of their certificates."""
-    return [{"name": f"organism:{name}", "certificate": certificate(name)} for name in organisms()]

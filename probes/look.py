@@ -1,4 +1,4 @@
-"""The heads of one prompt, measured in memory."""
+"""The heads of one prompt, measured in memory, and the highest of them in words."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def look(model: Model, prompt: str, probes: Sequence[Probe], *, bos: str = "defa
     frame = pd.DataFrame(defined)
     order = {one.name: index for index, one in enumerate(fitting)}
     return frame.sort_values("probe", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+
+
+def highest(values: pd.DataFrame, top: int) -> list[tuple[str, str, str]]:
+    """Per reading: its name, its unit, and its `top` highest heads in words."""
+    rows = []
+    for _, here in values.groupby(["probe", "part"], sort=False):
+        best = here.nlargest(top, "value")
+        heads = [f"{place} {value:.3f}" for place, value in zip(best["place"], best["value"], strict=True)]
+        first = here.iloc[0]
+        rows.append((f"{first['probe']} {first['part']}".strip(), first["unit"], "   ".join(heads)))
+    return rows
 
 
 def _records(one: Probe, stats: AttentionStats) -> list[dict[str, object]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headatlas.__main__ import VERBS
 from headatlas.probes.catalog import all_probes
-from headatlas.probes.verbs import markdown_table
+from headatlas.probes.wording import markdown_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 

@@ -1,0 +1,57 @@
+"""How probes and plans read in a terminal: the card of a probe, the README's table, what a plan will take."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .probe import Probe
+
+
+def card_text(one: Probe) -> str:
+    """A probe in full: its formula, unit and bounds, what a high value means, what it does not show, its source."""
+    low, high = one.bounds
+    lines = {
+        "formula": one.formula,
+        "unit": f"{one.unit}, {low} to {'no limit' if high is None else high}",
+        "high means": one.higher,
+        "does not show": one.caveat,
+        "needs": ", ".join(sorted(one.needs)),
+        "labels": ", ".join(one.groups) or "none",
+        "data": one.default_data,
+        "source": one.source,
+    }
+    body = [
+        textwrap.fill(text, 110, initial_indent=f"  {name:<14}", subsequent_indent=" " * 16)
+        for name, text in lines.items()
+    ]
+    return "\n".join([f"{one.spelled}  {one.title}", f"  {one.summary}", *body])
+
+
+def markdown_table(chosen: Iterable[Probe]) -> str:
+    """The README's table of probes."""
+    rows = [f"| `{one.name}` | {one.family} | {one.summary} | {one.unit} | {one.source} |" for one in chosen]
+    return "\n".join(["| probe | family | what it measures | unit | source |", "|---|---|---|---|---|", *rows])
+
+
+def plan_text(plan: Plan) -> str:
+    """What a plan will do and what it takes, and a line for each probe that is skipped."""
+    cost = plan.estimate()
+    text = (
+        f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost['examples']} examples, "
+        f"{cost['tokens']:,} tokens in about {cost['forwards']} forwards; "
+        f"{cost['flops'] / 1e9:,.0f} GFLOP, about {duration(cost['seconds'])}, "
+        f"{(cost['weight_bytes'] + cost['activation_bytes']) / 1e6:,.0f} MB "
+        f"(n x n maps would take {cost['materialised_bytes'] / 1e6:,.0f} MB more)"
+    )
+    return "\n".join([text, *(f"  skipped {name}: {reason}" for name, reason in plan.skipped.items())])
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
