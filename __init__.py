@@ -9,8 +9,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 _ROOMS = {
     "load": "probes.loading",
     "Model": "probes.models",
@@ -30,6 +28,7 @@ _ROOMS = {
     "head": "dashboards.figures",
     "serve": "dashboards.app",
     "bench": "probes.bench",
+    "__version__": "data.version",
 }
 __all__ = sorted(_ROOMS)
 
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from .data.examples import Example
     from .data.store import Run, open_store
     from .data.tokens import TokenBatch
+    from .data.version import __version__
     from .kernels.stats import AttentionStats
     from .probes.batching import batch
     from .probes.bench import bench

@@ -17,6 +17,7 @@ from ..data.catalog import Dataset, load_data
 from ..data.encode import encode
 from ..data.errors import UserError
 from ..data.examples import Example, examples_frame
+from ..data.version import __version__
 from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
@@ -216,8 +217,6 @@ def _decoded(model: Model, ids: list[int]) -> str:
 
 def versions() -> dict[str, Any]:
     """Versions that a number may depend on; `statistics` are those of the kernel fields."""
-    from .. import __version__
-
     return {
         "headatlas": __version__,
         "torch": torch.__version__,
