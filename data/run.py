@@ -84,6 +84,12 @@ class Run:
         where = _where(probe=probe, part=part, stratum=stratum)
         return columns.frame_of(table if where is None else table.filter(where)).reset_index(drop=True)
 
+    def summary(self) -> pa.Table:
+        """The heads table, computed from the rows that are there."""
+        from .summary import summarise
+
+        return columns.table_of(summarise(self.header, self.examples(), self.rows), columns.HEADS)
+
     def positions(
         self, probe: str | None = None, *, example: int | None = None, layer: int | None = None, head: int | None = None
     ) -> pd.DataFrame:
@@ -133,9 +139,7 @@ class Run:
 
 @lru_cache(maxsize=8)
 def _computed_heads(path: Path, parts: tuple[str, ...]) -> pa.Table:
-    from .summary import heads_table, summarise
-
-    return heads_table(summarise(Run(path))) if parts else columns.HEADS.empty_table()
+    return Run(path).summary() if parts else columns.HEADS.empty_table()
 
 
 def read_header(folder: Path) -> dict[str, Any]:

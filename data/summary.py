@@ -7,43 +7,35 @@ all have the same number, else one per doubling (`length=64..127`). NaN values a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from . import columns
 from .intervals import MIN_CLUSTERS, bootstrap_mean, cluster_sums, split_half_reliability, wilson
 from .schema import stratum_name
 
-if TYPE_CHECKING:
-    from .run import Run
-
 PLACE = ["part", "tower", "layer", "head"]
 """What names a column of values, beside the probe."""
 
 
-def summarise(run: Run, *, draws: int = 2000) -> pd.DataFrame:
-    """The heads table of a run, computed from its rows: one row per probe, part, tower, layer, head and stratum."""
-    header = run.header
-    examples = run.examples().set_index("example")
+def summarise(
+    header: Mapping[str, Any], examples: pd.DataFrame, rows_of: Callable[[str], pd.DataFrame], *, draws: int = 2000
+) -> pd.DataFrame:
+    """The heads table of a run from its header, its examples and the rows of each probe."""
+    examples = examples.set_index("example")
     strata = list(strata_of(examples, header["data"].get("strata") or ()))
     tables = []
     for probe, card in header["probes"].items():
-        rows = run.rows(probe)
+        rows = rows_of(probe)
         if len(rows):
             tables += _probe_tables(probe, rows, examples, strata, binary=bool(card.get("binary")), draws=draws)
     if not tables:
         return columns.frame_of(columns.HEADS.empty_table())
     return pd.concat(tables, ignore_index=True).reindex(columns=columns.HEADS.names)
-
-
-def heads_table(frame: pd.DataFrame) -> pa.Table:
-    """The frame of `summarise` as the table that is stored."""
-    return columns.table_of(frame, columns.HEADS)
 
 
 def strata_of(examples: pd.DataFrame, declared: list[str] | tuple[str, ...]) -> Iterator[tuple[str, pd.Index]]:

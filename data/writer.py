@@ -127,12 +127,10 @@ class RunWriter:
 
     def write_heads(self) -> None:
         """Summarise the rows on disk into heads.parquet."""
-        from .summary import heads_table, summarise
-
         run = self.run
         parts = run.parts()
         if parts and (self.path / "examples.parquet").exists():
-            write_table(self.path / "heads.parquet", heads_table(summarise(run)), metadata={"parts": parts})
+            write_table(self.path / "heads.parquet", run.summary(), metadata={"parts": parts})
 
     def close(self) -> None:
         """Let the run go without touching its header."""
