@@ -59,7 +59,7 @@ def make_app(store_path: str | Path) -> Dash:
         pages_folder="",
         assets_folder=str(Path(__file__).parent / "assets"),
         title="headatlas",
-        update_title=None,  # type: ignore[arg-type]
+        update_title="",
         # A page that refuses an unknown id shows a message in place of its controls, so not every id is always there.
         suppress_callback_exceptions=True,
         index_string=INDEX.replace("__LOGO__", logo_uri()).replace("__COLOURS__", css_variables()),

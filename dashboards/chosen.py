@@ -18,9 +18,7 @@ STANDS_OUT = 40
 
 def kv_group(reading: Reading, head: int) -> str | None:
     """The key-value head that a query head shares, where heads share one."""
-    if not 0 < reading.kv_heads < reading.heads:
-        return None
-    return f"KV group {head // (reading.heads // reading.kv_heads)}"
+    return f"KV group {head // reading.sharing}" if reading.sharing > 1 else None
 
 
 def head_link(run: Run, reading: Reading, name: str) -> str:
@@ -67,7 +65,7 @@ def standing_out(run: Run, reading: Reading, name: str) -> list[html.Li]:
 
 def measures(reading: Reading, row: Any) -> html.Div:
     """Value, interval, n and rank of the head in the shown reading."""
-    unit = f" ({reading.card['unit']})" if reading.card.get("unit") else ""
+    unit = f" ({reading.unit})" if reading.unit else ""
     pairs = [
         ("95 % interval", interval(row["low"], row["high"])),
         ("n", f"{int(row['n'])}"),

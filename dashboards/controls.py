@@ -1,4 +1,4 @@
-"""The pieces every page is built from: header, badges, pickers, figures with a caption, cards, messages."""
+"""The pieces every page is built from: header, badges, figures with a caption, cards, messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import dash_mantine_components as dmc
 from dash import dcc, html
-from dash.development.base_component import Component
 
-from ..data.store import Run, Store
+from ..data.store import Run
 from .readings import Reading, bounds
 from .state import link
 
@@ -16,9 +15,14 @@ STATUS_KINDS = {"done": "good", "running": "busy", "interrupted": "warn", "faile
 GRAPH_CONFIG: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 
 
+def aria(**said: str) -> dict[str, Any]:
+    """What a component says to screen readers, `aria(label=...)`, as keyword arguments of it."""
+    return {f"aria-{name}": words for name, words in said.items()}
+
+
 def icon(name: str) -> html.Span:
     """A decorative icon from the style sheet."""
-    return html.Span(className=f"ha-icon ha-icon-{name}", **{"aria-hidden": "true"})  # type: ignore[arg-type]
+    return html.Span(className=f"ha-icon ha-icon-{name}", **aria(hidden="true"))
 
 
 def badge(text: str, *, kind: str = "plain", title: str | None = None) -> html.Span:
@@ -35,7 +39,7 @@ def panel(*children: Any, label: str | None = None, **options: Any) -> html.Sect
     """A surface with a frame; give a label when it is a landmark of its own."""
     name = f"ha-panel {options.pop('className', '')}".strip()
     if label:
-        options["aria-label"] = label
+        options |= aria(label=label)
     return html.Section(list(children), className=name, **options)
 
 
@@ -59,46 +63,12 @@ def run_badges(run: Run) -> list[html.Span]:
     return facts
 
 
-def run_picker(identifier: str, store: Store, chosen: str) -> dmc.Select:
-    """The run of this page; each run says its model and its data."""
-    runs = store.runs()
-    runs = [run for run in runs.to_dict("records") if run["status"] != "unreadable"]
-    data = [{"value": run["run_id"], "label": f"{run['model']} · {run['spec']}"} for run in runs]
-    labels = [entry["label"] for entry in data]
-    for entry in data:
-        if labels.count(entry["label"]) > 1:
-            entry["label"] += f" · {entry['value'][-8:]}"
-    return picker(identifier, "Run", data, chosen, width=400)
-
-
-def picker(identifier: str, label: str, data: list[Any], value: str | None, *, width: int = 180) -> dmc.Select:
-    """A labelled choice that cannot be emptied; hidden by the caller when there is nothing to choose."""
-    return dmc.Select(
-        id=identifier,
-        label=label,
-        data=data,
-        value=value,
-        allowDeselect=False,
-        searchable=len(data) > 8 or any("group" in entry for entry in data if isinstance(entry, dict)),
-        w=width,
-        size="sm",
-        maxDropdownHeight=420,
-        nothingFoundMessage="nothing by that name",
-        comboboxProps={"shadow": "md"},
-    )
-
-
-def only_if_many(component: Component, options: list[Any]) -> html.Div:
-    """The component, kept on the page but out of sight while there is no choice to make."""
-    return html.Div(component, className="" if len(options) > 1 else "ha-hidden")
-
-
 def figure(identifier: str, *, label: str, height: int, **attributes: Any) -> html.Figure:
     """A graph with a caption that says in one sentence what it shows; both are filled by a callback."""
     graph = dcc.Graph(id=identifier, config=GRAPH_CONFIG, style={"height": height}, responsive=True)
     frame = html.Div(
-        graph, role="group", id=f"{identifier}-frame", className="ha-graph", **{"aria-label": label}, **attributes
-    )  # type: ignore[arg-type]
+        graph, role="group", id=f"{identifier}-frame", className="ha-graph", **aria(label=label), **attributes
+    )
     return html.Figure([frame, html.Figcaption(id=f"{identifier}-caption")], className="ha-figure")
 
 
@@ -119,7 +89,7 @@ def percentile_bar(percentile: float) -> html.Div:
         className=f"ha-percentile{tail}",
         role="img",
         title=f"percentile {percentile:.1f}",
-        **{"aria-label": f"percentile {percentile:.0f}"},  # type: ignore[arg-type]
+        **aria(label=f"percentile {percentile:.0f}"),
     )
 
 
@@ -175,7 +145,7 @@ def facts(card: Any) -> html.Dl:
 def reading_card(reading: Reading) -> html.Div:
     """Title, one line and the formula, with the rest of the card behind a fold."""
     card = reading.card
-    unit = badge(str(card["unit"]), title="unit") if card.get("unit") else None
+    unit = badge(reading.unit, title="unit") if reading.unit else None
     return html.Div(
         [
             html.Div([html.H2(reading.title), unit], className="ha-reading-title"),

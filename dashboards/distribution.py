@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from .readings import Frame, Reading, by_standing, row_in
 from .theme import COLOURS, QUALITATIVE, Scheme, template
-from .wording import interval, number, stratum_text
+from .wording import UNDEFINED, interval, number, stratum_text
 
 STRIP_LIMIT = 2000
 """More examples than this are drawn as a histogram alone: a strip would hide its own density."""
@@ -89,16 +89,14 @@ def distribution_figure(reading: Reading, name: str, values: np.ndarray, *, sche
     heads = histogram(everyone, edges, colour=colours["muted"], name="heads")
     figure.add_trace(heads, row=2, col=1)
     if np.isfinite(row["value"]):
-        for place in (1, 2):
-            line = {"color": colours["selected"], "width": 2}
-            figure.add_vline(x=row["value"], line=line, row=place, col=1)  # type: ignore[arg-type]
+        figure.add_vline(x=row["value"], line={"color": colours["selected"], "width": 2})
         figure.add_annotation(
             x=row["value"], y=1, yref="y2 domain", text=f"<b>{name}</b> {number(row['value'])}", showarrow=False,
             font={"color": colours["selected"], "size": 12}, xshift=6 if row["percentile"] < 80 else -6,
             xanchor="left" if row["percentile"] < 80 else "right", yanchor="top", row=2, col=1,
         )  # fmt: skip
     figure.update_annotations(selector={"yanchor": "bottom"}, x=0, xanchor="left", font={"size": 12.5})
-    unit = f" ({reading.card['unit']})" if reading.card.get("unit") else ""
+    unit = f" ({reading.unit})" if reading.unit else ""
     figure.update_xaxes(showgrid=False, row=1, col=1)
     figure.update_xaxes(title_text=f"{reading.title}{unit}", showgrid=False, row=2, col=1)
     figure.update_yaxes(title_text="examples", **whole_ticks(bars.y), row=1, col=1)
@@ -153,7 +151,7 @@ def ranks_figure(readings: list[Reading], name: str, *, scheme: Scheme = "light"
         f"{r.title} <b>{number(row['value'])}</b><br>95 % interval {interval(row['low'], row['high'])}"
         f"<br>rank {int(row['rank'])} of {r.ranked} · n {int(row['n'])}"
         if np.isfinite(row["value"])
-        else f"{r.title}: not defined here"
+        else f"{r.title}: {UNDEFINED}"
         for r, row in rows
     ]
     percentile = np.array([row["percentile"] for _, row in rows], float)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from dash import html
 
@@ -61,7 +60,7 @@ def band_table(reading: Reading, values: Frame) -> html.Div:
     for words, rows in bands(values):
         body.append(html.Tr(html.Th(words, colSpan=3, scope="rowgroup"), className="ha-band"))
         for row in rows.itertuples(index=False):
-            cells = [number(float(np.float64(row.value))), str(row.id), shown_text(row)]  # type: ignore[arg-type]
+            cells = [number(row.value), str(row.id), shown_text(row)]
             body.append(html.Tr([html.Td(cell) for cell in cells]))
     undefined = int(values["value"].isna().sum())
     note = (

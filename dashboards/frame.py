@@ -9,7 +9,7 @@ import dash
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from .controls import icon
+from .controls import aria, icon
 from .theme import mantine
 
 TILES = ("#440154", "#31688e", "#414487", "#22a884", "#fde725", "#2a788e", "#414487", "#7ad151", "#31688e")
@@ -51,7 +51,7 @@ def frame(store_name: str) -> dmc.MantineProvider:
     hidden = [
         dcc.Store(id="scheme"),
         dcc.Store(id="selection", data={}),
-        html.Div(id="toast", className="ha-toast", role="status", **{"aria-live": "polite"}),  # type: ignore[arg-type]
+        html.Div(id="toast", className="ha-toast", role="status", **aria(live="polite")),
     ]
     theme: Any = mantine()
     skip = html.A("Skip to content", href="#content", className="ha-skip")
@@ -73,13 +73,13 @@ def header(store_name: str) -> html.Div:
             html.Div(className="ha-spring"),
             dmc.TextInput(
                 id="search", placeholder="Go to head, L5H1", size="sm", w=220, leftSection=icon("search"),
-                rightSection=dmc.Kbd("/", size="xs"), **{"aria-label": "Go to head"},  # type: ignore[arg-type]
+                rightSection=dmc.Kbd("/", size="xs"), **aria(label="Go to head"),
             ),
             dmc.SegmentedControl(
                 id="scheme-choice", data=schemes, value="auto", size="xs", persistence=True, persistence_type="local",
-                **{"aria-label": "Colours"},  # type: ignore[arg-type]
+                **aria(label="Colours"),
             ),
-            dmc.ActionIcon("?", id="help-open", variant="default", size=32, **{"aria-label": "Keyboard shortcuts"}),  # type: ignore[arg-type]
+            dmc.ActionIcon("?", id="help-open", variant="default", size="32px", **aria(label="Keyboard shortcuts")),
         ],
         className="ha-header",
     )  # fmt: skip
@@ -101,7 +101,7 @@ def rail() -> html.Nav:
         )
         for entry in navigable()
     ]
-    return html.Nav(links, className="ha-rail", **{"aria-label": "Pages"})  # type: ignore[arg-type]
+    return html.Nav(links, className="ha-rail", **aria(label="Pages"))
 
 
 def help_window() -> dmc.Modal:

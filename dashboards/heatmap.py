@@ -39,7 +39,8 @@ def colour_limits(reading: Reading, limits: Limits = "full") -> tuple[float, flo
         low = -high
     if high <= low:
         return low, low + 1.0, "every head has the lower value"
-    if limits == "full" and None not in (floor, ceiling) and high - low < NARROW * (ceiling - floor):  # type: ignore[operator]
+    whole = None if floor is None or ceiling is None else ceiling - floor
+    if limits == "full" and whole is not None and high - low < NARROW * whole:
         words += f", under {NARROW:.0%} of what the probe can take"
     return low, high, words
 
@@ -107,6 +108,18 @@ def undefined(reading: Reading, scheme: Scheme) -> go.Bar:
     )
 
 
+def outlines(
+    reading: Reading, top: int, selected: str | None, *, scheme: Scheme, widths: tuple[float, float]
+) -> list[go.Scatter]:
+    """Frames around the `top` highest heads, and around the selected one."""
+    best = [(row.layer, row.head) for row in reading.top(top).itertuples(index=False)]
+    chosen = [parse_head(selected)] if selected else []
+    return [
+        outline(heads, colour=COLOURS[scheme][meta], width=width, meta=meta)
+        for heads, meta, width in zip((best, chosen), ("top", "selected"), widths, strict=True)
+    ]
+
+
 def outline(heads: list[tuple[int, int]], *, colour: str, width: float, meta: str) -> go.Scatter:
     """Frames around cells, as one line trace with gaps."""
     x: list[float | None] = []
@@ -120,10 +133,9 @@ def outline(heads: list[tuple[int, int]], *, colour: str, width: float, meta: st
 
 def group_edges(reading: Reading) -> list[float]:
     """Where one group of query heads that share a key-value head ends and the next begins."""
-    if not 0 < reading.kv_heads < reading.heads:
+    if reading.sharing == 1:
         return []
-    size = reading.heads // reading.kv_heads
-    return [edge - 0.5 for edge in range(size, reading.heads, size)]
+    return [edge - 0.5 for edge in range(reading.sharing, reading.heads, reading.sharing)]
 
 
 def layer_means(reading: Reading, scheme: Scheme) -> go.Bar:
@@ -142,10 +154,11 @@ def layer_means(reading: Reading, scheme: Scheme) -> go.Bar:
     )
 
 
-def ticks(count: int, room: int) -> dict[str, Any]:
-    """Whole-numbered ticks, thinned so that about `room` of them stay."""
+def ticks(count: int, room: int, *, flip: bool = False) -> dict[str, Any]:
+    """Whole-numbered ticks, thinned so that about `room` of them stay; flipped, 0 is at the far end."""
     step = next((s for s in (1, 2, 4, 5, 8, 10, 16, 20, 32, 50) if count / s <= room), 64)
-    return {"tickmode": "array", "tickvals": list(range(0, count, step)), "range": [-0.5, count - 0.5]}
+    ends = [-0.5, count - 0.5]
+    return {"tickmode": "array", "tickvals": list(range(0, count, step)), "range": ends[::-1] if flip else ends}
 
 
 def atlas_height(layers: int, heads: int) -> int:
@@ -172,18 +185,14 @@ def atlas_figure(
     heat.update(showscale=True, colorbar=colour_bar(1 - (20 + (TITLE if title else 0)) / height))
     figure.add_trace(heat, row=1, col=1)
     figure.add_trace(undefined(reading, scheme), row=1, col=1)
-    best = [(row.layer, row.head) for row in reading.top(top).itertuples(index=False)]
-    figure.add_trace(outline(best, colour=colours["top"], width=2.6, meta="top"), row=1, col=1)
-    chosen = [parse_head(selected)] if selected else []
-    figure.add_trace(outline(chosen, colour=colours["selected"], width=4, meta="selected"), row=1, col=1)
+    for frames in outlines(reading, top, selected, scheme=scheme, widths=(2.6, 4)):
+        figure.add_trace(frames, row=1, col=1)
     figure.add_trace(layer_means(reading, scheme), row=1, col=2)
+    left: Any = {"row": 1, "col": 1}
     for edge in group_edges(reading):
-        figure.add_vline(x=edge, line={"color": colours["text"], "width": 1.2}, opacity=0.55, row=1, col=1)  # type: ignore[arg-type]
-    y = ticks(reading.layers, 32)
-    if flip:
-        y["range"] = y["range"][::-1]
+        figure.add_vline(x=edge, line={"color": colours["text"], "width": 1.2}, opacity=0.55, **left)
     figure.update_xaxes(showgrid=False, **ticks(reading.heads, 32), row=1, col=1)
-    figure.update_yaxes(title_text="layer", showgrid=False, **y, row=1, col=1)
+    figure.update_yaxes(title_text="layer", showgrid=False, **ticks(reading.layers, 32, flip=flip), row=1, col=1)
     figure.update_yaxes(showgrid=False, row=1, col=2)
     figure.update_xaxes(title={"text": "layer mean", "standoff": 6}, nticks=3, rangemode="tozero", row=1, col=2)
     figure.add_annotation(
@@ -221,7 +230,7 @@ def colour_bar(place: float) -> dict[str, Any]:
 def limit_words(reading: Reading, limits: Limits) -> str:
     """The limits of the colour bar in words, with the unit."""
     low, high, words = colour_limits(reading, limits)
-    unit = f" {reading.card['unit']}" if reading.card.get("unit") else ""
+    unit = f" {reading.unit}" if reading.unit else ""
     return f"{span(low, high)}{unit}: {words}"
 
 

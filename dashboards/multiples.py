@@ -7,8 +7,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .heatmap import Limits, cells, colour_limits, outline, ticks, undefined
-from .readings import Reading, parse_head
+from .heatmap import Limits, cells, colour_limits, outlines, ticks, undefined
+from .readings import Reading
 from .theme import COLOURS, Scheme, template
 from .wording import span
 
@@ -19,8 +19,7 @@ SHORT_UNIT = 8
 def range_words(reading: Reading, limits: Limits) -> str:
     """The ends of a small heatmap's colour scale, with the unit where it is short."""
     low, high, _ = colour_limits(reading, limits)
-    unit = str(reading.card.get("unit") or "")
-    unit = f" {unit}" if 0 < len(unit) <= SHORT_UNIT else ""
+    unit = f" {reading.unit}" if 0 < len(reading.unit) <= SHORT_UNIT else ""
     return f"{span(low, high)}{unit}"
 
 
@@ -34,7 +33,6 @@ def multiples_figure(
     selected: str | None = None,
 ) -> go.Figure:
     """All readings of a run as small heatmaps in one figure, each on its own range, which its title states."""
-    colours = COLOURS[scheme]
     columns = min(4, max(len(readings), 1))
     rows = -(-max(len(readings), 1) // columns)
     titles = [f"<b>{r.title}</b><br>{range_words(r, limits)}" for r in readings]
@@ -43,21 +41,17 @@ def multiples_figure(
     figure = make_subplots(
         rows=rows, cols=columns, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=min(gap, 0.9 / rows)
     )
-    chosen = [parse_head(selected)] if selected else []
     for index, reading in enumerate(readings):
         place: Any = {"row": index // columns + 1, "col": index % columns + 1}
         heat = cells(reading, limits=limits)
         heat.update(xgap=0.5, ygap=0.5, name=reading.probe)
         figure.add_trace(heat, **place)
         figure.add_trace(undefined(reading, scheme), **place)
-        best = [(row.layer, row.head) for row in reading.top(top).itertuples(index=False)]
-        figure.add_trace(outline(best, colour=colours["top"], width=1.4, meta="top"), **place)
-        figure.add_trace(outline(chosen, colour=colours["selected"], width=2.6, meta="selected"), **place)
-        y = ticks(reading.layers, 6)
-        y["range"] = y["range"][::-1] if flip else y["range"]
+        for frames in outlines(reading, top, selected, scheme=scheme, widths=(1.4, 2.6)):
+            figure.add_trace(frames, **place)
         figure.update_xaxes(showgrid=False, **ticks(reading.heads, 6), **place)
-        figure.update_yaxes(showgrid=False, **y, **place)
-    figure.update_annotations(font={"size": 12, "color": colours["text"]}, xanchor="center")
+        figure.update_yaxes(showgrid=False, **ticks(reading.layers, 6, flip=flip), **place)
+    figure.update_annotations(font={"size": 12, "color": COLOURS[scheme]["text"]}, xanchor="center")
     figure.update_layout(
         template=template(scheme),
         height=height,

@@ -58,6 +58,16 @@ class Reading:
         title = str(self.card.get("title") or self.probe)
         return f"{title} · {self.part}" if self.part else title
 
+    @property
+    def unit(self) -> str:
+        """The card's unit, empty where it has none."""
+        return str(self.card.get("unit") or "")
+
+    @property
+    def sharing(self) -> int:
+        """Query heads that share one key-value head; 1 where each has its own."""
+        return self.heads // self.kv_heads if 0 < self.kv_heads < self.heads else 1
+
     @cached_property
     def ranked(self) -> int:
         """How many heads have a value, the N of `rank k of N`."""
@@ -132,6 +142,16 @@ def strata_of(table: Frame) -> list[str]:
     return sorted(table["stratum"].astype(str).unique(), key=key)
 
 
+def towers_of(table: Frame) -> list[str]:
+    """The towers of a heads table, as they come."""
+    return list(dict.fromkeys(table["tower"]))
+
+
+def parts_of(table: Frame, probe: str | None) -> list[str]:
+    """The parts of a probe in a heads table, as they come."""
+    return list(dict.fromkeys(table.loc[table["probe"] == probe, "part"]))
+
+
 def pick(kind: str, wanted: str | None, offered: list[str]) -> str:
     """The wanted choice, the first one when none was named, or an error that lists them."""
     if wanted is None:
@@ -146,6 +166,14 @@ def cards(run: Run) -> dict[str, Mapping[str, Any]]:
     stored = run.header.get("probes") or {}
     ordered = sorted(stored, key=lambda name: (stored[name].get("family") or "", stored[name].get("title") or name))
     return {name: stored[name] for name in ordered}
+
+
+def check_probe(run: Run, probe: str) -> None:
+    """Refuse a probe that the run does not have, with the closest one."""
+    known = cards(run)
+    if probe not in known:
+        offered = ", ".join(known) or "none yet"
+        raise UserError(f"expected a probe of this run, got {probe!r}.{near_miss(probe, known)} It has {offered}.")
 
 
 def shape_of(run: Run, tower: str) -> tuple[int, int, int]:
@@ -168,10 +196,7 @@ def read(
     run: Run, probe: str, *, part: str | None = None, stratum: str | None = None, tower: str | None = None
 ) -> Reading:
     """The reading of a run that was asked for; parts, strata and towers left out take the first there is."""
-    known = cards(run)
-    if probe not in known:
-        offered = ", ".join(known) or "none yet"
-        raise UserError(f"expected a probe of this run, got {probe!r}.{near_miss(probe, known)} It has {offered}.")
+    check_probe(run, probe)
     return reading_from(run, per_head(run.heads(probe)), probe, part=part, stratum=stratum, tower=tower)
 
 
@@ -188,9 +213,9 @@ def reading_from(
     rows = table[table["probe"] == probe]
     if rows.empty:
         raise UserError(f"expected values per head for {probe!r}, got none yet: let the run go on, or measure it again")
-    tower = pick("tower", tower, list(dict.fromkeys(rows["tower"])))
+    tower = pick("tower", tower, towers_of(rows))
     rows = rows[rows["tower"] == tower]
-    part = pick("part", part, list(dict.fromkeys(rows["part"])))
+    part = pick("part", part, parts_of(rows, probe))
     rows = rows[rows["part"] == part]
     stratum = pick("stratum", stratum, strata_of(rows))
     rows = rows[rows["stratum"] == stratum].sort_values(["layer", "head"])
@@ -215,12 +240,12 @@ def every_reading(run: Run, table: Frame, *, stratum: str | None = None, tower: 
     """All readings in a per-head table that exist in a stratum and tower, probe by probe and part by part."""
     if table.empty:
         return []
-    tower = pick("tower", tower, list(dict.fromkeys(table["tower"])))
+    tower = pick("tower", tower, towers_of(table))
     table = table[table["tower"] == tower]
     stratum = pick("stratum", stratum, strata_of(table))
     table = table[table["stratum"] == stratum]
     found = []
     for probe in cards(run):
-        for part in dict.fromkeys(table.loc[table["probe"] == probe, "part"]):
+        for part in parts_of(table, probe):
             found.append(reading_from(run, table, probe, part=part, stratum=stratum, tower=tower))
     return found

@@ -11,9 +11,20 @@ from urllib.parse import urlencode
 import flask
 from dash import Dash, get_relative_path
 
-from ..data.errors import UserError, near_miss
+from ..data.errors import UserError
 from ..data.store import Run, Store
-from .readings import Frame, Reading, cards, every_reading, head_name, parse_head, per_head
+from .readings import (
+    Frame,
+    Reading,
+    cards,
+    check_probe,
+    every_reading,
+    head_name,
+    parse_head,
+    per_head,
+    strata_of,
+    towers_of,
+)
 
 STORE_KEY = "HEADATLAS_STORE"
 
@@ -57,23 +68,23 @@ def one_of(kind: str, value: Any, choices: Iterable[str], default: str) -> str:
 def count(kind: str, value: Any, most: int) -> int:
     """A whole number in the URL between 0 and `most`."""
     text = plain(value) or "0"
-    if not text.isdigit() or int(text) > most:
+    if not text.isdecimal() or int(text) > most:
         raise UserError(f"expected {kind}= to be a whole number from 0 to {most}, got {text!r}")
     return int(text)
 
 
 def known_probe(run: Run, value: Any) -> str | None:
     """The probe a URL names, or the one a run is best known by; None when the run has no probe yet."""
-    known = cards(run)
     text = plain(value)
-    if text is not None and text not in known:
-        offered = ", ".join(known) or "none yet"
-        raise UserError(f"expected a probe of this run, got {text!r}.{near_miss(text, known)} It has {offered}.")
-    return text or headline(run, known)
+    if text is None:
+        return headline(run)
+    check_probe(run, text)
+    return text
 
 
-def headline(run: Run, known: Mapping[str, Mapping[str, Any]]) -> str | None:
+def headline(run: Run) -> str | None:
     """The last single reading made for the run's data set (induction on repeats), or else the first there is."""
+    known = cards(run)
     own = [name for name, card in known.items() if card.get("default_data") == run.header["data"]["name"]]
     single = [name for name in own if not known[name].get("parts")]
     return next(reversed(single), next(iter(known), None))
@@ -89,6 +100,13 @@ def known_head(value: Any, layers: int, heads: int) -> str | None:
         last = head_name(layers - 1, heads - 1)
         raise UserError(f"expected a head from L0H0 to {last} (both numbers from zero), got {head_name(layer, head)}")
     return head_name(layer, head)
+
+
+def known_place(table: Frame, query: Mapping[str, Any]) -> tuple[str, str]:
+    """The tower and the stratum that a URL names, or the first of each."""
+    towers, strata = towers_of(table), strata_of(table)
+    tower = one_of("tower", query.get("tower"), towers, towers[0])
+    return tower, one_of("stratum", query.get("stratum"), strata, strata[0])
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +135,7 @@ def readings_of(run: Run, stratum: str, tower: str) -> list[Reading]:
 
 def reading_of(run: Run, probe: str, part: str | None, stratum: str, tower: str) -> Reading:
     """One reading of a run, for the pages."""
-    known_probe(run, probe)
+    check_probe(run, probe)
     found = [r for r in readings_of(run, stratum, tower) if r.probe == probe and (not part or r.part == part)]
     if not found:
         raise UserError(f"expected values of {probe!r} per head at {stratum!r}, got none: choose another stratum")

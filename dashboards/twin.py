@@ -6,6 +6,7 @@ from typing import Any
 
 import dash_ag_grid as dag
 
+from ..data.ranking import records
 from .readings import Reading
 from .theme import grid_options
 
@@ -43,5 +44,4 @@ def table_twin(identifier: str) -> dag.AgGrid:
 def rows_of(reading: Reading, top: int) -> list[dict[str, Any]]:
     """The table twin: all heads, or the top ones; undefined values are empty cells."""
     table = reading.top(top) if top else reading.table
-    kept = table[["name", "value", "low", "high", "n", "rank", "reliability"]].astype(object)
-    return kept.where(kept.notna(), None).to_dict("records")
+    return records(table[["name", "value", "low", "high", "n", "rank", "reliability"]])

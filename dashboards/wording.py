@@ -44,7 +44,7 @@ def hover(reading: Reading, row: Any) -> str:
     """What a head says when it is pointed at: name, value, interval, n, rank."""
     if not math.isfinite(row.value):
         return f"<b>{row.name}</b><br>{reading.title}: {UNDEFINED}"
-    unit = f" {reading.card['unit']}" if reading.card.get("unit") else ""
+    unit = f" {reading.unit}" if reading.unit else ""
     return (
         f"<b>{row.name}</b><br>{reading.title} <b>{number(row.value)}</b>{unit}"
         f"<br>95 % interval {interval(row.low, row.high)}"

@@ -12,46 +12,24 @@ from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 from ...data.errors import UserError
 from ...data.store import Run
 from ..chosen import kv_group
-from ..controls import (
-    badge,
-    facts,
-    figure,
-    icon,
-    only_if_many,
-    page,
-    panel,
-    percentile_bar,
-    picker,
-    problem,
-    run_badges,
-    run_picker,
-)
+from ..controls import badge, facts, figure, icon, page, panel, percentile_bar, problem, run_badges
 from ..distribution import distribution_figure, strata_figure
 from ..evidence import band_table, course_sentence, over_strata, sentence, values_of
-from ..readings import (
-    Frame,
-    Reading,
-    by_standing,
-    head_name,
-    parse_head,
-    row_in,
-    shape_of,
-    strata_of,
-)
+from ..pickers import run_picker, shown_if, stratum_picker, tower_picker
+from ..readings import Frame, Reading, by_standing, check_probe, head_name, parse_head, row_in, shape_of, strata_of
 from ..state import (
     current_run,
     current_store,
     heads_table,
     known_head,
-    known_probe,
+    known_place,
     link,
-    one_of,
     plain,
     reading_of,
     readings_of,
 )
 from ..theme import scheme_of
-from ..wording import interval, number, stratum_text
+from ..wording import UNDEFINED, interval, number
 
 RUN, PROBE, STRATUM, TOWER, HEAD = "head-run", "head-probe", "head-stratum", "head-tower", "head-head"
 GRAPH, LENGTHS, EXAMPLES = "head-graph", "head-lengths", "head-examples"
@@ -66,7 +44,7 @@ def reading_row(reading: Reading, name: str) -> dmc.AccordionItem:
     """One reading as a line that unfolds into its card."""
     row = row_in(reading, name)
     if row is None or not np.isfinite(row["value"]):
-        words = "not defined here" if row is not None else "not measured"
+        words = UNDEFINED if row is not None else "not measured"
         parts = [html.Span(reading.title, className="ha-strong"), html.Span(words, className="ha-muted ha-wide")]
     else:
         parts = [
@@ -85,7 +63,7 @@ def reading_row(reading: Reading, name: str) -> dmc.AccordionItem:
 def neighbours(run: Run, name: str, stay: dict[str, Any], layers: int, heads: int) -> html.Div:
     """Links to the heads before and after, above and below; the keyboard presses the same links."""
     layer, head = parse_head(name)
-    index, total = layer * heads + head, layers * heads
+    index = layer * heads + head
     steps = {
         "previous": (index - 1, "Previous head"),
         "next": (index + 1, "Next head"),
@@ -94,11 +72,10 @@ def neighbours(run: Run, name: str, stay: dict[str, Any], layers: int, heads: in
     }
     links = []
     for side, (target, words) in steps.items():
-        inside = 0 <= target < total
-        href = link("/head", run=run.id, head=head_name(*divmod(target, heads)), **stay) if inside else ""
-        mark: Any = {"data-step": side}
-        if inside:
-            links.append(html.Div(dcc.Link(icon(side), href=href, className="ha-step", title=words), **mark))  # type: ignore[arg-type]
+        if 0 <= target < layers * heads:
+            href = link("/head", run=run.id, head=head_name(*divmod(target, heads)), **stay)
+            mark: Any = {"data-step": side}
+            links.append(html.Div(dcc.Link(icon(side), href=href, className="ha-step", title=words), **mark))
         else:
             links.append(html.Span(icon(side), className="ha-step ha-step-off", title=words))
     return html.Div(links, className="ha-steps")
@@ -129,10 +106,7 @@ def layout(run: Any = None, head: Any = None, **query: Any) -> html.Div:
     try:
         opened = current_run(plain(run))
         table = heads_table(opened)
-        towers = list(dict.fromkeys(table["tower"]))
-        tower = one_of("tower", query.get("tower"), towers, towers[0])
-        strata = strata_of(table)
-        stratum = one_of("stratum", query.get("stratum"), strata, strata[0])
+        tower, stratum = known_place(table, query)
         layers, heads, _ = shape_of(opened, tower)
         name = known_head(head, layers, heads) or "L0H0"
         readings = by_standing(readings_of(opened, stratum, tower), name)
@@ -148,7 +122,7 @@ def known_reading(run: Run, readings: list[Reading], query: dict[str, Any]) -> R
     if named is None:
         return readings[0]
     probe, _, part = named.partition(":")
-    known_probe(run, probe)
+    check_probe(run, probe)
     part = part or plain(query.get("part")) or ""
     found = [r for r in readings if r.probe == probe and (r.part == part or not part)]
     if not found:
@@ -160,8 +134,6 @@ def known_reading(run: Run, readings: list[Reading], query: dict[str, Any]) -> R
 def head_page(run: Run, table: Frame, readings: list[Reading], name: str, opened: Reading) -> html.Div:
     """Identity, the list of readings, and the evidence of the open one."""
     stay = {"probe": key_of(opened), "stratum": opened.stratum, "tower": opened.tower}
-    strata, towers = strata_of(table), list(dict.fromkeys(table["tower"]))
-    named = [{"value": s, "label": stratum_text(s)} for s in strata]
     columns = ["Reading", "Value", "95 % interval", "n", "Rank", "Percentile"]
     header = html.Div([html.Span(words) for words in columns], className="ha-reading-row ha-reading-head")
     rows = dmc.Accordion(
@@ -171,7 +143,7 @@ def head_page(run: Run, table: Frame, readings: list[Reading], name: str, opened
         panel(figure(GRAPH, label="Distribution over examples and over heads", height=340), label="Distribution"),
         html.Div(
             panel(figure(LENGTHS, label="Course over the strata", height=210), label="Strata"),
-            className="" if len(strata) > 1 else "ha-hidden",
+            className=shown_if(len(strata_of(table)) > 1),
         ),
     ]
     readings_and_examples = [
@@ -192,42 +164,41 @@ def head_page(run: Run, table: Frame, readings: list[Reading], name: str, opened
         html.Div(id="head-moved", hidden=True),
         aside=[
             *run_badges(run),
-            only_if_many(picker(STRATUM, "Stratum", named, opened.stratum, width=170), strata),
-            only_if_many(picker(TOWER, "Tower", towers, opened.tower, width=120), towers),
+            stratum_picker(STRATUM, table, opened.stratum),
+            tower_picker(TOWER, table, opened.tower),
             run_picker(RUN, current_store(), run.id),
         ],
     )
 
 
+def show_evidence(key: str | None, scheme: str, run: str, name: str, stratum: str, tower: str) -> Any:
+    """The pictures of the open reading with what they show in words, and its examples."""
+    if not key:
+        raise dash.exceptions.PreventUpdate
+    opened, (probe, _, part) = current_run(run), key.partition(":")
+    reading = reading_of(opened, probe, part, stratum, tower)
+    values = values_of(opened, reading, name)
+    course = over_strata(opened, reading, name)
+    return (
+        distribution_figure(reading, name, values["value"].to_numpy(float), scheme=scheme_of(scheme)),
+        sentence(reading, name, values),
+        strata_figure(course, reading, name, scheme=scheme_of(scheme)),
+        course_sentence(course, reading, name),
+        band_table(reading, values),
+    )
+
+
 def register(app: Dash) -> None:
-    """The page and its callbacks."""
+    """The page, and which change calls what."""
     dash.register_page(
         __name__, path="/head", name="Head", title="Head · headatlas", order=2, layout=layout, icon="head"
     )
-
-    @app.callback(
+    app.callback(
         Output(GRAPH, "figure"), Output(f"{GRAPH}-caption", "children"),
         Output(LENGTHS, "figure"), Output(f"{LENGTHS}-caption", "children"), Output(EXAMPLES, "children"),
         Input(PROBE, "value"), Input("scheme", "data"),
         State(RUN, "value"), State(HEAD, "data"), State(STRATUM, "value"), State(TOWER, "value"),
-    )  # fmt: skip
-    def show_evidence(key: str | None, scheme: str, run: str, name: str, stratum: str, tower: str) -> Any:
-        if not key:
-            raise dash.exceptions.PreventUpdate
-        opened, (probe, _, part) = current_run(run), key.partition(":")
-        reading = reading_of(opened, probe, part, stratum, tower)
-        values = values_of(opened, reading, name)
-        drawn = distribution_figure(reading, name, values["value"].to_numpy(float), scheme=scheme_of(scheme))
-        course = over_strata(opened, reading, name)
-        lengths = strata_figure(course, reading, name, scheme=scheme_of(scheme))
-        return (
-            drawn,
-            sentence(reading, name, values),
-            lengths,
-            course_sentence(course, reading, name),
-            band_table(reading, values),
-        )
-
+    )(show_evidence)  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("headatlas", "syncUrl"),
         Output("head-synced", "children"),

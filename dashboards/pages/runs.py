@@ -11,7 +11,8 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from ..controls import copyable, first_steps, page, panel
+from ..controls import aria, copyable, first_steps, page, panel
+from ..pickers import shown_if
 from ..state import current_store
 from ..theme import grid_options
 
@@ -135,8 +136,7 @@ def layout(**_query: Any) -> html.Div:
     store = current_store()
     found = headers(store)
     rows = listing(found)
-    label: Any = {"aria-label": "Filter runs"}
-    search = dmc.TextInput(id=FILTER, placeholder="Filter runs", w=260, size="sm", **label)
+    search = dmc.TextInput(id=FILTER, placeholder="Filter runs", w=260, size="sm", **aria(label="Filter runs"))
     return page(
         "Runs",
         html.Div(first_steps(str(store.path)), id=EMPTY, className=shown_if(not rows)),
@@ -145,11 +145,6 @@ def layout(**_query: Any) -> html.Div:
         dcc.Interval(id=TICK, interval=REFRESH_MS),
         aside=[html.Span(id=COUNT, className="ha-muted"), search],
     )
-
-
-def shown_if(wanted: bool) -> str:
-    """The class of a part of the page that is there only sometimes."""
-    return "" if wanted else "ha-hidden"
 
 
 def register(app: Dash) -> None:
