@@ -10,7 +10,8 @@ from dash import Input, State, html
 from ..data.store import Run
 from .controls import aria, icon
 from .pickers import only_if_many, picker, stratum_picker, tower_picker
-from .readings import Frame, Reading, cards, parts_of, shape_of
+from .reading import Frame, Reading
+from .readings import cards, parts_of, shape_of
 from .state import count, current_run, flag, known_head, known_place, known_probe, one_of, reading_of
 
 RUN, PROBE, PART, STRATUM, TOWER = "atlas-run", "atlas-probe", "atlas-part", "atlas-stratum", "atlas-tower"

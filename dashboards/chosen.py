@@ -8,7 +8,7 @@ from dash import dcc, html
 
 from ..data.store import Run
 from .controls import badge, percentile_bar
-from .readings import Reading, by_standing, parse_head, row_in
+from .reading import Reading, by_standing, parse_head, row_in
 from .state import link, readings_of
 from .wording import UNDEFINED, interval, number
 

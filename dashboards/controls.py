@@ -8,7 +8,7 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from ..data.store import Run
-from .readings import Reading, bounds
+from .reading import Reading, bounds
 from .state import link
 
 STATUS_KINDS = {"done": "good", "running": "busy", "interrupted": "warn", "failed": "bad"}

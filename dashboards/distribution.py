@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .readings import Frame, Reading, by_standing, row_in
+from .reading import Frame, Reading, by_standing, row_in
 from .theme import COLOURS, QUALITATIVE, Scheme, template
 from .wording import UNDEFINED, interval, number, stratum_text
 

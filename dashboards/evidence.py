@@ -9,7 +9,8 @@ from dash import html
 
 from ..data.store import Run
 from ..data.summary import strata_of as examples_of
-from .readings import Frame, Reading, parse_head, row_in, strata_of
+from .reading import Frame, Reading, parse_head, row_in
+from .readings import strata_of
 from .state import heads_table, reading_of
 from .wording import interval, number, stratum_text
 

@@ -6,7 +6,7 @@ import dash_mantine_components as dmc
 
 from ..data.store import Run
 from .controls import icon
-from .readings import Reading
+from .reading import Reading
 
 EXPORT = "export"
 KINDS = {

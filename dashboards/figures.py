@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 
 from ..data.errors import UserError
 from ..data.store import Run
+from .cells import Limits
 from .distribution import ranks_figure
-from .heatmap import Limits, atlas_figure
-from .readings import every_reading, head_name, parse_head, per_head, read
+from .heatmap import atlas_figure
+from .reading import head_name, parse_head
+from .readings import every_reading, per_head, read
 from .theme import Scheme
 from .wording import stratum_text
 

@@ -7,8 +7,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .heatmap import Limits, cells, colour_limits, outlines, ticks, undefined
-from .readings import Reading
+from .cells import Limits, cells, colour_limits, outlines, ticks, undefined
+from .reading import Reading
 from .theme import COLOURS, Scheme, template
 from .wording import span
 

@@ -9,7 +9,8 @@ from dash import html
 from dash.development.base_component import Component
 
 from ..data.store import Store
-from .readings import Frame, strata_of, towers_of
+from .reading import Frame
+from .readings import strata_of, towers_of
 from .wording import stratum_text
 
 

@@ -1,135 +1,16 @@
-"""A reading: one probe of one run, in one part, stratum and tower, as a table with a row per head and its rank.
-
-Rank 1 is the highest value; ties share the better rank. The percentile is the share of defined heads below a head plus
-half of those equal to it, so the middle head stands at 50. Heads where the probe is undefined have neither.
-"""
+"""The readings a run holds: its parts, strata and towers, and the one or all of them as `Reading`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..data.errors import UserError, near_miss
 from ..data.store import Run
-
-Frame: TypeAlias = Any
-"""A pandas DataFrame, or a selection of one; pandas' own annotations cannot tell which a selection gives."""
-
-HEAD_NAME = re.compile(r"L(\d{1,4})H(\d{1,4})", re.IGNORECASE)
-
-
-def head_name(layer: int, head: int) -> str:
-    """The display name of a head, zero-based: `L5H1`."""
-    return f"L{layer}H{head}"
-
-
-def parse_head(name: str) -> tuple[int, int]:
-    """The (layer, head) of a display name."""
-    match = HEAD_NAME.fullmatch(str(name).strip())
-    if match is None:
-        raise UserError(f"expected a head like L5H1 (layer 5, head 1, both from zero), got {name!r}")
-    return int(match[1]), int(match[2])
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One value per head, with what is needed to draw and to explain it."""
-
-    probe: str
-    part: str
-    stratum: str
-    tower: str
-    card: Mapping[str, Any]
-    layers: int
-    heads: int
-    kv_heads: int
-    table: Frame
-    """layer, head, name, value, low, high, n, rank, percentile, reliability; in order of layer and head."""
-
-    @property
-    def title(self) -> str:
-        """The card's title, with the part where the probe has several."""
-        title = str(self.card.get("title") or self.probe)
-        return f"{title} · {self.part}" if self.part else title
-
-    @property
-    def unit(self) -> str:
-        """The card's unit, empty where it has none."""
-        return str(self.card.get("unit") or "")
-
-    @property
-    def sharing(self) -> int:
-        """Query heads that share one key-value head; 1 where each has its own."""
-        return self.heads // self.kv_heads if 0 < self.kv_heads < self.heads else 1
-
-    @cached_property
-    def ranked(self) -> int:
-        """How many heads have a value, the N of `rank k of N`."""
-        return int(self.table["value"].notna().sum())
-
-    @property
-    def signed(self) -> bool:
-        """Whether the values live on both sides of a meaningful zero."""
-        low, high = bounds(self.card)
-        return low is not None and low < 0 and (high is None or high > 0)
-
-    def grid(self, column: str) -> np.ndarray:
-        """A column of the table as a [layer, head] matrix, NaN where there is no row."""
-        matrix = np.full((self.layers, self.heads), np.nan)
-        matrix[self.table["layer"], self.table["head"]] = self.table[column].to_numpy(float)
-        return matrix
-
-    def top(self, count: int) -> Frame:
-        """The rows of the `count` highest heads, highest first."""
-        return self.table.dropna(subset=["value"]).sort_values(["rank", "layer", "head"]).head(count)
-
-
-def row_in(reading: Reading, name: str) -> Frame:
-    """The head's row in a reading, None where it was not measured."""
-    layer, head = parse_head(name)
-    at = np.flatnonzero((reading.table["layer"].to_numpy() == layer) & (reading.table["head"].to_numpy() == head))
-    return reading.table.iloc[at[0]] if at.size else None
-
-
-def standing(reading: Reading, name: str) -> tuple[int, float]:
-    """How much a head stands out, for sorting: tenths of the way to an end of the ranking, then distance in MADs.
-
-    A percentile alone would put the lowest of many equal heads level with the one head that does something.
-    """
-    row = row_in(reading, name)
-    if row is None or not np.isfinite(row["value"]):
-        return -1, 0.0
-    value = reading.table["value"].dropna()
-    middle = float(value.median())
-    spread = float((value - middle).abs().median()) or float(value.std()) or 1.0
-    return round(abs(row["percentile"] - 50) / 10), abs(row["value"] - middle) / spread
-
-
-def by_standing(readings: list[Reading], name: str) -> list[Reading]:
-    """Readings with the one in which this head stands out most first, undefined ones last."""
-    return sorted(readings, key=lambda reading: (*(-x for x in standing(reading, name)), reading.title))
-
-
-def bounds(card: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """The lowest and highest value a probe can take; None where it is open."""
-    low, high = (*(card.get("bounds") or (None, None)), None, None)[:2]
-    return (None if low is None else float(low)), (None if high is None else float(high))
-
-
-def add_ranks(table: Frame) -> Frame:
-    """The table with `rank` (1 = highest) and `percentile` columns over its defined values."""
-    value = table["value"]
-    count = max(int(value.notna().sum()), 1)
-    return table.assign(
-        rank=value.rank(ascending=False, method="min"),
-        percentile=100 * (value.rank(method="average") - 0.5) / count,
-    )
+from .reading import Frame, Reading, add_ranks, head_name
 
 
 def strata_of(table: Frame) -> list[str]:

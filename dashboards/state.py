@@ -13,18 +13,8 @@ from dash import Dash, get_relative_path
 
 from ..data.errors import UserError
 from ..data.store import Run, Store
-from .readings import (
-    Frame,
-    Reading,
-    cards,
-    check_probe,
-    every_reading,
-    head_name,
-    parse_head,
-    per_head,
-    strata_of,
-    towers_of,
-)
+from .reading import Frame, Reading, head_name, parse_head
+from .readings import cards, check_probe, every_reading, per_head, strata_of, towers_of
 
 STORE_KEY = "HEADATLAS_STORE"
 

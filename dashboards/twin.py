@@ -7,7 +7,7 @@ from typing import Any
 import dash_ag_grid as dag
 
 from ..data.ranking import records
-from .readings import Reading
+from .reading import Reading
 from .theme import grid_options
 
 RELIABILITY = "Split-half rank reliability of this reading over heads; the same for every head"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .readings import Reading
+from .reading import Reading
 
 UNDEFINED = "not defined here"
 NO_INTERVAL = "no interval (fewer than 5 clusters)"

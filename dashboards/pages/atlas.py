@@ -35,7 +35,8 @@ from ..export import EXPORT, export_menu, python_for
 from ..heatmap import atlas_figure, empty_figure
 from ..multiples import multiples_figure
 from ..pickers import run_picker, shown_if
-from ..readings import Frame, parts_of, shape_of
+from ..reading import Frame
+from ..readings import parts_of, shape_of
 from ..state import current_run, current_store, heads_table, plain, readings_of
 from ..theme import scheme_of
 from ..twin import rows_of, table_twin

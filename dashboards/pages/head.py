@@ -16,7 +16,8 @@ from ..controls import badge, facts, figure, icon, page, panel, percentile_bar, 
 from ..distribution import distribution_figure, strata_figure
 from ..evidence import band_table, course_sentence, over_strata, sentence, values_of
 from ..pickers import run_picker, shown_if, stratum_picker, tower_picker
-from ..readings import Frame, Reading, by_standing, check_probe, head_name, parse_head, row_in, shape_of, strata_of
+from ..reading import Frame, Reading, by_standing, head_name, parse_head, row_in
+from ..readings import check_probe, shape_of, strata_of
 from ..state import (
     current_run,
     current_store,

@@ -11,7 +11,8 @@ from headatlas.dashboards.app import free_port, make_app, serve
 from headatlas.dashboards.frame import navigable
 from headatlas.dashboards.pages import atlas, head
 from headatlas.dashboards.pages import runs as runs_page
-from headatlas.dashboards.readings import read, row_in
+from headatlas.dashboards.reading import row_in
+from headatlas.dashboards.readings import read
 from headatlas.dashboards.state import link
 from headatlas.dashboards.verbs import serve_arguments
 from headatlas.data.errors import UserError

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from headatlas.dashboards.cells import colour_limits
 from headatlas.dashboards.distribution import distribution_figure, strata_figure
 from headatlas.dashboards.evidence import over_strata, values_of
 from headatlas.dashboards.figures import atlas, head
-from headatlas.dashboards.heatmap import atlas_figure, colour_limits, group_edges
+from headatlas.dashboards.heatmap import atlas_figure, group_edges
 from headatlas.dashboards.multiples import multiples_figure
-from headatlas.dashboards.readings import every_reading, per_head, read, row_in
+from headatlas.dashboards.reading import row_in
+from headatlas.dashboards.readings import every_reading, per_head, read
 from headatlas.dashboards.theme import COLOURS, css_variables
 from headatlas.dashboards.wording import span
 from headatlas.data.errors import UserError

@@ -3,16 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from headatlas.dashboards.readings import (
-    add_ranks,
-    by_standing,
-    every_reading,
-    parse_head,
-    per_head,
-    read,
-    row_in,
-    strata_of,
-)
+from headatlas.dashboards.reading import add_ranks, by_standing, parse_head, row_in
+from headatlas.dashboards.readings import every_reading, per_head, read, strata_of
 from headatlas.data.errors import UserError
 
 from .invented import EVERY, ROLES
