@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .block import blocks_of
+from .counts import band_count, block_count
 from .formulas import KEYS, MAPS, ROWS
 from .inputs import AttentionInputs
 from .prepared import Prepared
@@ -77,12 +78,10 @@ def _finish(name: str, values: Tensor, whole: Prepared) -> Tensor:
     if base == "received_by_group":
         return _spread(values.mT, whole.query_labels, whole.inputs.group_count)
     if base == "future_average":
-        count = _band_count(whole.inputs, *map(int, arguments)).to(values.dtype)[:, None]
+        count = band_count(whole.inputs, *map(int, arguments)).to(values.dtype)[:, None]
         values = torch.where(count > 0, values / count.clamp(min=1), 0.0)
     elif base == "pooled_mean":
-        real = whole.inputs.real_queries().to(values.dtype)
-        count = torch.nn.functional.pad(real, (0, -real.shape[1] % BLOCK_SIZE)).unflatten(1, (-1, BLOCK_SIZE)).sum(-1)
-        values = values / count.clamp(min=1)[:, None, :, None]
+        values = values / block_count(whole.inputs).clamp(min=1)[:, None, :, None]
     return values
 
 
@@ -92,12 +91,3 @@ def _spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
         return values.contiguous()
     return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
 
-
-def _band_count(inputs: AttentionInputs, low: int, high: int) -> Tensor:
-    """Number of real queries i with low <= (i + offset) - j <= high, [batch, key]."""
-    real = inputs.real_queries()
-    before = torch.nn.functional.pad(real.cumsum(1), (1, 0))
-    key = torch.arange(inputs.shape[3], device=real.device) - inputs.visibility.offset
-    first = (key + low).clamp(0, real.shape[1])
-    last = (key + high + 1).clamp(0, real.shape[1])
-    return before[:, last] - before[:, first]

@@ -47,35 +47,39 @@ def lengths_mask(lengths: list[int], size: int, left: bool = False) -> torch.Ten
     return positions >= size - real if left else positions < real
 
 
-def cases() -> dict[str, AttentionInputs]:
-    """One call per rule, and some of them together."""
-    right = lengths_mask([200, 131], 200)
-    left = lengths_mask([200, 131], 200, left=True)
+def cases(size: int = 200) -> dict[str, AttentionInputs]:
+    """One call per rule, and some of them together, most of them of `size` tokens."""
+    short = [size, size * 131 // 200]
+    right, left = lengths_mask(short, size), lengths_mask(short, size, left=True)
+
+    def call(**rules) -> AttentionInputs:
+        return make(**{"queries": size} | rules)
+
     return {
-        "causal": make(),
-        "full": make(visibility=Visibility()),
-        "window": make(visibility=Visibility(before=31, after=0)),
-        "narrow window": make(visibility=Visibility(before=3, after=0), queries=300),
-        "wide window": make(visibility=Visibility(before=150, after=0), queries=333),
-        "two-sided window": make(visibility=Visibility(before=20, after=20), queries=333),
+        "causal": call(),
+        "full": call(visibility=Visibility()),
+        "window": call(visibility=Visibility(before=31, after=0)),
+        "narrow window": call(visibility=Visibility(before=3, after=0), queries=size * 3 // 2),
+        "wide window": call(visibility=Visibility(before=size * 3 // 4, after=0), queries=size * 5 // 3),
+        "two-sided window": call(visibility=Visibility(before=20, after=20), queries=size * 5 // 3),
         "one token": make(queries=1),
         "odd length": make(queries=63, kv_heads=4),
         "multi-query": make(queries=65, kv_heads=1),
-        "right padding": make(visibility=Visibility(after=0, query_mask=right)),
-        "left padding": make(visibility=Visibility(after=0, key_mask=left, query_mask=left)),
-        "padded encoder": make(visibility=Visibility(key_mask=right, query_mask=right)),
-        "left padding and window": make(visibility=Visibility(before=40, after=0, key_mask=left, query_mask=left)),
-        "rule": make(visibility=Visibility(after=0, rule=lambda b, q, k: (q // 50 == k // 50) | (k < 2 + b))),
-        "cache": make(queries=30, keys=200, visibility=Visibility(after=0, offset=170)),
-        "cross": make(queries=40, keys=200, visibility=Visibility()),
+        "right padding": call(visibility=Visibility(after=0, query_mask=right)),
+        "left padding": call(visibility=Visibility(after=0, key_mask=left, query_mask=left)),
+        "padded encoder": call(visibility=Visibility(key_mask=right, query_mask=right)),
+        "left padding and window": call(visibility=Visibility(before=40, after=0, key_mask=left, query_mask=left)),
+        "rule": call(visibility=Visibility(after=0, rule=lambda b, q, k: (q // 50 == k // 50) | (k < 2 + b))),
+        "cache": call(queries=30, keys=size, visibility=Visibility(after=0, offset=size - 30)),
+        "cross": call(queries=40, keys=size, visibility=Visibility()),
         "queries before keys": make(queries=150, keys=20, visibility=Visibility(after=0, offset=-130)),
-        "softcap": make(softcap=1.5),
-        "sink logits": make(sink_logits=lambda normal: 2 * normal(4)),
-        "huge sink logits": make(sink_logits=torch.tensor([200.0, 0.0, -200.0, 90.0])),
-        "bias": make(bias=lambda normal: normal(1, 4, 200, 200)),
-        "bias of one head": make(bias=lambda normal: normal(2, 1, 200, 200)),
-        "everything": make(
+        "softcap": call(softcap=1.5),
+        "sink logits": call(sink_logits=lambda normal: 2 * normal(4)),
+        "huge sink logits": call(sink_logits=torch.tensor([200.0, 0.0, -200.0, 90.0])),
+        "bias": call(bias=lambda normal: normal(1, 4, size, size)),
+        "bias of one head": call(bias=lambda normal: normal(2, 1, size, size)),
+        "everything": call(
             visibility=Visibility(before=60, after=0, key_mask=left, query_mask=left),
-            softcap=2.0, sink_logits=lambda normal: normal(4), bias=lambda normal: normal(1, 4, 200, 200),
+            softcap=2.0, sink_logits=lambda normal: normal(4), bias=lambda normal: normal(1, 4, size, size),
         ),
     }  # fmt: skip

@@ -1,0 +1,288 @@
+"""The statistics of one attention call by the Triton kernels: what they are handed, how often they run, what comes back.
+
+    rows alone                     one online sweep
+    with keys, blocks or bands     an online sweep for logsumexp, then one given sweep for everything else
+    logsumexp handed in            the given sweep alone (the fused form: the model's own SDPA has found it)
+
+Same fields as `streaming.py`, computed in float32. `obstacle` says which calls it can't take, and why.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .counts import band_count, block_count, visible_keys
+from .gather import gather_weights
+from .inputs import AttentionInputs
+from .stats import BLOCK_SIZE, FIELDS, ROW, parameters, split_name
+from .triton_bands import key_bands, row_bands
+from .triton_scores import Call
+from .triton_sweep import GROUPS as GROUP_COLUMNS
+from .triton_sweep import Marks, Out, sweep
+
+GROUPS = GROUP_COLUMNS.value
+"""Group labels the kernels can tell apart."""
+BITS = math.log2(math.e)
+"""Bits of a nat."""
+UNBOUNDED = 1 << 30
+"""A band without limit: beyond every length, and still an int32 when an offset is added."""
+WIDEST = 256
+"""Largest head size."""
+PROGRAMS = 1024
+"""Programs wanted over all heads when row blocks share slices of `partial`."""
+COLUMNS = 64
+"""Floats of `partial` per head and key: what keeps its memory O(n)."""
+TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
+FINAL = frozenset({"received", "received_by_group", "pooled_mean", "pooled_max"})
+"""Fields of a sweep that need final weights, so a given logsumexp."""
+AFTER = frozenset({"window_mass", "clipped_distance", "future_average", "weight_at"})
+"""Fields that are found from logsumexp once the sweeps are done."""
+
+
+def obstacle(inputs: AttentionInputs) -> str | None:
+    """Why the kernels can't take this call; None where they can."""
+    widths = [inputs.query.shape[-1]] + ([] if inputs.value is None else [inputs.value.shape[-1]])
+    if inputs.visibility.rule is not None:
+        return "its mask is a rule in Python"
+    if inputs.group_count > GROUPS:
+        return f"it has {inputs.group_count} groups, more than {GROUPS}"
+    if max(widths) > WIDEST:
+        return f"its heads are {max(widths)} wide, more than {WIDEST}"
+    return None
+
+
+def triton_stats(
+    inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Every field of `needs`; `logsumexp` [batch, head, query] in nats, where the caller has it, saves a sweep."""
+    reason = obstacle(inputs)
+    if reason is not None:
+        raise NotImplementedError(f"the Triton kernels can't take this call: {reason}")
+    launch = Launch(inputs)
+    bases = {split_name(name)[0] for name in needs}
+    swept = bases & set(Out._fields)
+    found: dict[str, Tensor] = {}
+    given = None if logsumexp is None else launch.in_bits(logsumexp)
+    if given is None and bases & (FINAL | AFTER):
+        found |= launch.sweep({"logsumexp"} | (swept if not bases & FINAL else set()), given=None)
+        given, swept = found["logsumexp"], swept - found.keys()
+    elif given is not None:
+        found["logsumexp"] = given
+        swept -= {"logsumexp"}
+    if "max_weight" in bases:
+        swept |= {"logsumexp", "max_logit"} - found.keys()
+    if swept:
+        found |= launch.sweep(swept, given)
+    if bases & AFTER:
+        assert given is not None
+        found |= launch.after(needs, given)
+    return launch.finished(found, needs)
+
+
+class Launch:
+    """One call on its device: the operands of the kernels, and their launches."""
+
+    def __init__(self, inputs: AttentionInputs) -> None:
+        self.inputs = inputs
+        low = inputs.query.dtype in (torch.float16, torch.bfloat16) and not interpreted()
+        self.dtype = inputs.query.dtype if low else torch.float32
+        self.query = _dense(inputs.query.to(self.dtype))
+        key = inputs.key.to(self.dtype)
+        # softmax does not see a shift that all keys share, float32 does; half precision would round the shifted keys
+        self.centre = key.mean(2, keepdim=True) if not low and inputs.softcap is None else None
+        self.key = _dense(key if self.centre is None else key - self.centre)
+
+    @cached_property
+    def common(self) -> Tensor | float:
+        """What centring took from each row's logits, in bits, [batch, head, query]."""
+        if self.centre is None:
+            return 0.0
+        query = self.query.unflatten(1, (-1, self.inputs.repeats))
+        return self.inputs.scale * BITS * (query @ self.centre[:, :, None].mT).squeeze(-1).flatten(1, 2)
+
+    def in_bits(self, logsumexp: Tensor) -> Tensor:
+        """A logsumexp in nats as the kernels hold it: in bits, of centred keys."""
+        return (logsumexp.float() * BITS - self.common).contiguous()
+
+    @cached_property
+    def call(self) -> Call:
+        """Pointers, strides and the rule of visibility."""
+        inputs, view = self.inputs, self.inputs.visibility
+        bias = inputs.bias
+        if bias is not None:
+            bias = bias.float().expand(inputs.shape)
+        return Call(
+            query=self.query, key=self.key, query_strides=self.query.stride()[:3], key_strides=self.key.stride()[:3],
+            heads=inputs.shape[1], repeats=inputs.repeats, queries=inputs.shape[2], keys=inputs.shape[3],
+            before=UNBOUNDED if view.before is None else view.before,
+            after=UNBOUNDED if view.after is None else view.after, offset=view.offset,
+            scale=inputs.scale * (BITS if inputs.softcap is None else 1.0), softcap=inputs.softcap, bias=bias,
+            bias_strides=(0, 0, 0, 0) if bias is None else bias.stride(),
+            key_mask=None if view.key_mask is None else view.key_mask.to(torch.int8).contiguous(),
+        )  # fmt: skip
+
+    @cached_property
+    def real(self) -> Tensor:
+        """int8 [batch, query]."""
+        return self.inputs.real_queries().to(torch.int8).contiguous()
+
+    def sizes(self, *, cells: bool = False) -> dict[str, Any]:
+        """Compile-time sizes: block shapes, warps, and the precision of dot products.
+
+        Short blocks of keys leave registers for the statistics; cells of a block map want square ones.
+        """
+        width = self.query.shape[-1]
+        rows, keys, warps = (BLOCK_SIZE, BLOCK_SIZE, 4) if cells else (2 * BLOCK_SIZE, BLOCK_SIZE // 2, 8)
+        return {
+            "D": width, "BLOCK_D": max(16, triton.next_power_of_2(width)), "BLOCK_Q": rows, "BLOCK_K": keys,
+            "PRECISION": "tf32x3" if self.dtype == torch.float32 else "tf32", "num_warps": warps,
+        }  # fmt: skip
+
+    def sweep(self, names: set[str], given: Tensor | None) -> dict[str, Tensor]:
+        """Run one sweep for the fields `names`."""
+        batch, heads, queries, _ = self.inputs.shape
+        pack = 1 if names & FINAL else self.inputs.repeats
+        sizes = self.sizes(cells=bool(names & {"pooled_mean", "pooled_max"}))
+        blocks = triton.cdiv(queries * pack, sizes["BLOCK_Q"])
+        lanes = batch * heads // pack
+        programs = blocks
+        if names & {"received", "received_by_group"}:
+            columns = GROUPS if "received_by_group" in names else 1
+            programs = min(blocks, COLUMNS // columns, max(1, triton.cdiv(PROGRAMS, lanes)))
+        out = Out(*(self.allocate(name, programs) if name in names else None for name in Out._fields))
+        value = self.inputs.value if "output" in names else None
+        width = 16 if value is None else value.shape[-1]
+        sweep[(programs, lanes)](
+            self.call, self.marks(names), given, out, blocks, D_VALUE=width,
+            BLOCK_V=max(16, triton.next_power_of_2(width)), PACK=pack, **sizes,
+        )  # fmt: skip
+        return {name: getattr(out, name) for name in names}
+
+    def marks(self, names: set[str]) -> Marks:
+        """What the fields `names` read of tokens and values; None for all else."""
+        inputs = self.inputs
+        tokens = names & set(TOKEN_FIELDS)
+        groups = names & {"group_mass", "value_weighted_mass"}
+        if tokens and (inputs.query_tokens is None or inputs.key_tokens is None):
+            raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
+        key_token = inputs.key_tokens.to(torch.int32) if tokens else None  # type: ignore[union-attr]
+        value = inputs.value
+        sink = inputs.sink_logits
+        if sink is not None:
+            sink = (sink.float() * BITS)[None, :, None] - self.common
+            sink = sink.expand(inputs.shape[:3]).contiguous()
+        return Marks(
+            key_group=inputs.labels("key").to(torch.int8).contiguous() if groups else None,
+            query_group=inputs.labels("query").to(torch.int8).contiguous() if "received_by_group" in names else None,
+            real=self.real if names & FINAL else None,
+            query_token=inputs.query_tokens.to(torch.int32).contiguous() if tokens else None,  # type: ignore[union-attr]
+            key_token=None if key_token is None else key_token.contiguous(),
+            token_before=None if key_token is None else torch.nn.functional.pad(key_token, (1, -1), value=-1).contiguous(),
+            value=value.to(self.dtype).contiguous() if "output" in names else None,  # type: ignore[union-attr]
+            value_norm=value.float().norm(dim=-1) if "value_weighted_mass" in names else None,  # type: ignore[union-attr]
+            sink=sink,
+        )
+
+    def allocate(self, name: str, programs: int) -> Tensor:
+        """What the sweep writes for one field; only what it may leave unwritten is filled."""
+        batch, heads, queries, keys = self.inputs.shape
+        tails = {
+            "group_mass": (queries, GROUPS), "value_weighted_mass": (queries, GROUPS), "received": (keys,),
+            "received_by_group": (GROUPS, keys),
+        }  # fmt: skip
+        if name == "output":
+            tails[name] = (queries, self.inputs.value.shape[-1])  # type: ignore[union-attr]
+        blocks = (triton.cdiv(queries, BLOCK_SIZE), triton.cdiv(keys, BLOCK_SIZE))
+        tail = blocks if name.startswith("pooled") else tails.get(name, (queries,))
+        lead = (programs,) if name.startswith("received") else ()
+        dtype = torch.int32 if name.endswith(("_keys", "_key")) else torch.float32
+        make = torch.zeros if name in FINAL else torch.empty
+        return make(*lead, batch, heads, *tail, dtype=dtype, device=self.query.device)
+
+    def after(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
+        """Bands and single weights, from logsumexp."""
+        found = self.row_bands(needs, given) | self.key_bands(needs, given)
+        named = sorted(name for name in needs if split_name(name)[0] == "weight_at")
+        if named:
+            targets = torch.stack([self.inputs.targets[split_name(name)[1][0]] for name in named], dim=-1)
+            nats = (given + self.common) / BITS
+            weights = gather_weights(self.inputs, nats, targets)
+            weights = torch.where(torch.isfinite(nats)[..., None], weights, 0.0)
+            found |= dict(zip(named, weights.unbind(-1), strict=True))
+        return found
+
+    def row_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
+        """window_mass and clipped_distance, all variants in one launch."""
+        windows, clipped = parameters(needs, "window_mass"), parameters(needs, "clipped_distance")
+        widths = sorted({width for _, (width,) in windows + clipped})
+        if not widths:
+            return {}
+        batch, heads, queries, _ = self.inputs.shape
+        mass, lack = torch.empty(2, len(widths), batch, heads, queries, device=self.query.device)
+        grid = (triton.cdiv(queries, self.sizes()["BLOCK_Q"]), batch * heads, len(widths))
+        device_widths = torch.tensor(widths, dtype=torch.int32, device=self.query.device)
+        row_bands[grid](self.call, given, device_widths, mass, lack, **self.sizes())
+        found = {name: mass[widths.index(width)] for name, (width,) in windows}
+        for name, (limit,) in clipped:
+            row_mass = 1.0 if self.inputs.sink_logits is None else self.sweep({"row_mass"}, given)["row_mass"]
+            far = limit * row_mass - lack[widths.index(limit)]
+            found[name] = torch.where(torch.isfinite(given), far, 0.0).clamp(min=0)
+        return found
+
+    def key_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
+        """future_average, all variants in one launch; sums, divided in `finished`."""
+        bands = parameters(needs, "future_average")
+        if not bands:
+            return {}
+        batch, heads, _, keys = self.inputs.shape
+        mass = torch.empty(len(bands), batch, heads, keys, device=self.query.device)
+        bounds = torch.tensor([bound for _, bound in bands], dtype=torch.int32, device=self.query.device)
+        grid = (triton.cdiv(keys, self.sizes()["BLOCK_K"]), batch * heads, len(bands))
+        key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes())
+        return {name: mass[index] for index, (name, _) in enumerate(bands)}
+
+    def finished(self, found: dict[str, Tensor], needs: frozenset[str]) -> dict[str, Tensor]:
+        """The fields of `needs` in their own units: nats, means, groups that exist."""
+        return {name: self.field(name, found) for name in needs | {"visible_keys"}}
+
+    def field(self, name: str, found: dict[str, Tensor]) -> Tensor:
+        """One field from what the kernels wrote."""
+        base, arguments = split_name(name)
+        inputs = self.inputs
+        if base == "visible_keys":
+            return visible_keys(inputs)[:, None].expand(inputs.shape[:3]).contiguous()
+        if base == "max_weight":
+            weight = torch.exp2(found["max_logit"] - found["logsumexp"])
+            return torch.where(torch.isfinite(found["logsumexp"]), weight, 0.0)
+        values = found[name]
+        if base in ("logsumexp", "max_logit"):
+            return (values + self.common) / BITS
+        if FIELDS[base].axes == ROW and not values.is_floating_point():
+            return values.long()
+        if base in ("group_mass", "value_weighted_mass"):
+            return values[..., : inputs.group_count].contiguous()
+        if base == "received":
+            return values.sum(0)
+        if base == "received_by_group":
+            return values.sum(0)[:, :, : inputs.group_count].mT.contiguous()
+        if base == "future_average":
+            count = band_count(inputs, *map(int, arguments))[:, None]
+            return torch.where(count > 0, values / count.clamp(min=1), 0.0)
+        if base == "pooled_mean":
+            return values / block_count(inputs).clamp(min=1)[:, None, :, None]
+        return values
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, where bf16 dot products are wrong."""
+    return bool(triton.knobs.runtime.interpret)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

@@ -1,0 +1,311 @@
+"""One sweep over the visible (query, key) pairs of a call, in Triton: every statistic that a tile of weights yields.
+
+It is flash attention with other sums in place of P V. A program takes a block of rows and walks over the blocks of keys
+they can see: hidden blocks are skipped, only the edges of the band are masked. Each statistic is one number a row:
+
+    online   logsumexp unknown   x = z - peak so far; on a new peak all sums shrink by 2^(old peak - new peak)
+    given    logsumexp known     x = z - logsumexp; weights are final at once: rows, keys and block maps in one pass
+
+`given` comes from an online sweep, or from the SDPA call that the model makes anyway: the fused form. What is summed
+over queries (received attention) needs no atomics: a program adds, row block after row block, to a slice that no other
+program touches, and the host adds up the slices in one order. So results are deterministic, in O(n) memory.
+
+Cost per visible pair and head. Always: 2 d_head FLOPs of q.k on tensor cores, 1 exp2, 2 lane operations (shift, total);
+online 1 more (peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key 3,
+logit sums 3, mean_distance 3 and its square 1 more, token masses 6, received 1, pooled 1 each; on tensor cores
+group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products), output
+2 d_value. A mask adds 4 lane operations, on the edge blocks alone.
+Bytes: queries once; keys once per block of rows, mostly from L2 (n d_head elements a kv head); 4 a row and statistic;
+received 8 per key and block of rows, in L2 too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from .triton_scores import FLOOR, HIDDEN, LN2, key_range, load_keys, load_rows, logits, open_range, visible
+
+GROUPS = tl.constexpr(16)
+"""Columns of the one-hot matrix of labels; the least a tensor core takes."""
+
+
+class Marks(NamedTuple):
+    """What is known of tokens; None where no statistic that is asked for reads it."""
+
+    key_group: Any  # int8 [batch, key]
+    query_group: Any  # int8 [batch, query]
+    real: Any  # int8 [batch, query], 1 where a query counts for keys and blocks
+    query_token: Any  # int32 [batch, query]
+    key_token: Any  # int32 [batch, key], negative equals nothing
+    token_before: Any  # int32 [batch, key], the token one place earlier
+    value: Any  # [batch, kv_head, key, d_value], dense
+    value_norm: Any  # float32 [batch, kv_head, key]
+    sink: Any  # float32 [batch, head, query], the learned sink logit in bits, relative to centred keys
+
+
+class Out(NamedTuple):
+    """Where each statistic goes, [batch, head, query] unless said; None: not asked for, and not compiled."""
+
+    logsumexp: Any  # bits, of centred keys
+    max_logit: Any  # bits, of centred keys
+    argmax_key: Any
+    row_mass: Any
+    entropy: Any
+    sum_squares: Any
+    logit_sum: Any
+    logit_sum_squares: Any
+    mean_distance: Any
+    mean_square_distance: Any
+    duplicate_mass: Any
+    induction_mass: Any
+    duplicate_keys: Any
+    induction_keys: Any
+    group_mass: Any  # [batch, head, query, GROUPS]
+    value_weighted_mass: Any  # [batch, head, query, GROUPS]
+    output: Any  # [batch, head, query, d_value]
+    received: Any  # [program, batch, head, key], zeros: slices that the host adds up
+    received_by_group: Any  # [program, batch, head, GROUPS, key], the same
+    pooled_mean: Any  # [batch, head, query block, key block], zeros: summed over the real queries
+    pooled_max: Any  # [batch, head, query block, key block], zeros
+
+
+@triton.jit
+def put(pointer, place, value, inside):
+    """Store a statistic if it was asked for."""
+    if pointer is not None:
+        tl.store(pointer + place, value, mask=inside)
+
+
+@triton.jit
+def add(pointer, place, value, inside):
+    """Add to a program's own slice."""
+    tl.store(pointer + place, tl.load(pointer + place, mask=inside, other=0.0) + value, mask=inside)
+
+
+@triton.jit
+def carry(pointer, shrink, value):
+    """A sum of weights in the units of the new peak; one that was not asked for stays a constant."""
+    if pointer is None:
+        return value
+    else:
+        return shrink * value
+
+
+@triton.jit
+def moved(move, count, first, second):
+    """sum (z - peak) and its squares over `count` keys when the peak rises by -move: no large sum is ever formed."""
+    move = tl.maximum(move, -1e15)
+    return first + count * move, second + 2 * move * first + count * move * move
+
+
+@triton.jit
+def same_token(call, marks, batch, token, query, key):
+    """bool [row, key] twice: key j, or key j - 1, is another position that holds the query's token."""
+    at = batch * call.keys + key
+    itself = tl.load(marks.key_token + at, mask=key < call.keys, other=-1)[None, :]
+    behind = tl.load(marks.token_before + at, mask=key < call.keys, other=-1)[None, :]
+    gap = (query[:, None] + call.offset) - key[None, :]
+    same = (token[:, None] == itself) & (itself >= 0) & (gap != 0)
+    next_to = (token[:, None] == behind) & (behind >= 0) & (gap != -1)
+    return same, next_to
+
+
+@triton.jit
+def sweep(
+    call,  # Call
+    marks,  # Marks
+    given,  # logsumexp [batch, head, query] in bits, of centred keys; None: online
+    out,  # Out
+    blocks,  # blocks of rows of one head, or of PACK heads together
+    D: tl.constexpr,
+    D_VALUE: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # D and D_VALUE rounded up to powers of two
+    BLOCK_V: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PACK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Grid (programs, batch * head / PACK): program p takes the blocks p, p + programs, ... of rows."""
+    ONLINE: tl.constexpr = given is None
+    SPREAD: tl.constexpr = out.logit_sum is not None or out.logit_sum_squares is not None
+    PEAK: tl.constexpr = ONLINE or SPREAD or out.max_logit is not None or out.argmax_key is not None
+    DISTANCE: tl.constexpr = out.mean_distance is not None or out.mean_square_distance is not None
+    ALL_MASKED: tl.constexpr = call.key_mask is not None
+    lane_q, lane_k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
+    group, column = tl.arange(0, GROUPS), tl.arange(0, BLOCK_V)
+    batch = (tl.program_id(1) // (call.heads // PACK)).to(tl.int64)
+    first_head = (tl.program_id(1) % (call.heads // PACK)).to(tl.int64) * PACK
+    kv_head = first_head // call.repeats
+    keys_at = batch * call.keys
+    values_at = (batch * (call.heads // call.repeats) + kv_head) * call.keys
+    batches = tl.num_programs(1) // (call.heads // PACK)
+    slice_at = ((tl.program_id(0).to(tl.int64) * batches + batch) * call.heads + first_head) * call.keys
+
+    for turn in range(tl.program_id(0), blocks, tl.num_programs(0)):
+        # rows: the longest first, so that a causal grid ends with short ones
+        block = blocks - 1 - turn
+        row = block * BLOCK_Q + lane_q
+        query, head = row // PACK, first_head + row % PACK
+        first = block * BLOCK_Q // PACK
+        last = tl.minimum((block * BLOCK_Q + BLOCK_Q - 1) // PACK, call.queries - 1)
+        inside = query < call.queries
+        place = (batch * call.heads + head) * call.queries + query
+        q = load_rows(call, batch, head, query, BLOCK_D, D)
+        if not ONLINE:
+            known = tl.load(given + place, mask=inside, other=0.0)
+            known = tl.where(known > HIDDEN, known, 0.0)  # an empty row: all its logits are HIDDEN, its weights 0
+        if marks.real is not None:
+            real = tl.load(marks.real + batch * call.queries + query, mask=inside, other=0).to(tl.float32)
+        if marks.query_group is not None:
+            label = tl.load(marks.query_group + batch * call.queries + query, mask=inside, other=-1)
+            asking = tl.where(group[:, None] == label[None, :], real[None, :], 0.0)
+        if marks.query_token is not None:
+            token = tl.load(marks.query_token + batch * call.queries + query, mask=inside, other=-1)
+
+        # state
+        peak = tl.full([BLOCK_Q], FLOOR, tl.float32)
+        best = tl.zeros([BLOCK_Q], tl.int32)
+        zero = tl.zeros([BLOCK_Q], tl.float32)
+        total, entropy, squares, distance, square_distance = zero, zero, zero, zero, zero
+        count, logit_sum, logit_squares, duplicate, induction = zero, zero, zero, zero, zero
+        duplicates, inductions = best, best
+        masses = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
+        weighted = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
+        summed = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
+
+        # keys: first the edges of the band, which need a mask, then what all rows see
+        low, high = key_range(call, first, last)
+        low = low // BLOCK_K * BLOCK_K
+        open_low, open_high = open_range(call, first, last, low, high, BLOCK_K)
+        left = tl.cdiv(open_low - low, BLOCK_K)
+        for part in tl.static_range(2):
+            steps = tl.cdiv(open_high - open_low, BLOCK_K)
+            if part == 0:
+                steps = left + tl.cdiv(high - open_high, BLOCK_K)
+            for step in range(0, steps):
+                start = open_low + step * BLOCK_K
+                if part == 0:
+                    start = tl.where(step < left, low + step * BLOCK_K, open_high + (step - left) * BLOCK_K)
+                key = start + lane_k
+                k = load_keys(call, batch, kv_head, start, BLOCK_K, BLOCK_D, D)
+                z = logits(call, q, k, batch, head, query, key, PRECISION)
+                if part == 0 or ALL_MASKED:
+                    seen = visible(call, batch, query, key)
+                    z = tl.where(seen, z, HIDDEN)
+
+                # weights: 2^(z - running peak), or final
+                if PEAK:
+                    here = tl.max(z, 1)
+                    higher = tl.maximum(peak, here)
+                    if out.argmax_key is not None:
+                        best = tl.where(here > peak, start + tl.argmax(z, 1).to(tl.int32), best)
+                    if SPREAD:
+                        below = z - higher[:, None]
+                        seen_here = zero + BLOCK_K
+                        if part == 0 or ALL_MASKED:
+                            below = tl.where(seen, below, 0.0)
+                            seen_here = tl.sum(seen.to(tl.float32), 1)
+                        logit_sum, logit_squares = moved(peak - higher, count, logit_sum, logit_squares)
+                        count += seen_here
+                        logit_sum += tl.sum(below, 1)
+                        logit_squares += tl.sum(below * below, 1)
+                if ONLINE:
+                    x = z - higher[:, None]
+                    fall = peak - higher
+                    shrink = tl.exp2(fall)
+                    entropy = carry(out.entropy, shrink, entropy + fall * total)
+                    total = shrink * total
+                    squares = carry(out.sum_squares, shrink * shrink, squares)
+                    distance = carry(out.mean_distance, shrink, distance)
+                    square_distance = carry(out.mean_square_distance, shrink, square_distance)
+                    duplicate = carry(marks.query_token, shrink, duplicate)
+                    induction = carry(marks.query_token, shrink, induction)
+                    masses = carry(out.group_mass, shrink[:, None], masses)
+                    weighted = carry(out.value_weighted_mass, shrink[:, None], weighted)
+                    summed = carry(out.output, shrink[:, None], summed)
+                else:
+                    x = z - known[:, None]
+                if PEAK:
+                    peak = higher
+                p = tl.exp2(x)
+
+                # sums over keys
+                total += tl.sum(p, 1)
+                if out.entropy is not None:
+                    entropy += tl.sum(p * x, 1)
+                if out.sum_squares is not None:
+                    squares += tl.sum(p * p, 1)
+                if DISTANCE:
+                    apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
+                    if out.mean_distance is not None:
+                        distance += tl.sum(p * apart, 1)
+                    if out.mean_square_distance is not None:
+                        square_distance += tl.sum(p * apart * apart, 1)
+                if marks.query_token is not None:
+                    same, next_to = same_token(call, marks, batch, token, query, key)
+                    duplicate += tl.sum(tl.where(same, p, 0.0), 1)
+                    induction += tl.sum(tl.where(next_to, p, 0.0), 1)
+                    if part == 0 or ALL_MASKED:
+                        same, next_to = same & seen, next_to & seen
+                    duplicates += tl.sum(same.to(tl.int32), 1)
+                    inductions += tl.sum(next_to.to(tl.int32), 1)
+                if marks.key_group is not None:
+                    label = tl.load(marks.key_group + keys_at + key, mask=key < call.keys, other=-1)
+                    one_hot = (label[:, None] == group[None, :]).to(tl.float32)
+                    if out.group_mass is not None:
+                        masses += tl.dot(p, one_hot, input_precision="tf32x3")
+                    if out.value_weighted_mass is not None:
+                        norm = tl.load(marks.value_norm + values_at + key, mask=key < call.keys, other=0.0)
+                        weighted += tl.dot(p, one_hot * norm[:, None], input_precision="tf32x3")
+                if out.output is not None:
+                    at = (values_at + key)[:, None] * D_VALUE + column[None, :]
+                    v = tl.load(marks.value + at, mask=(key < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0)
+                    summed += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+
+                # sums over queries
+                if out.received is not None:
+                    add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), key < call.keys)
+                if out.received_by_group is not None:
+                    at = slice_at * GROUPS + group[:, None] * call.keys + key[None, :]
+                    add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), (key < call.keys)[None, :])
+                if out.pooled_mean is not None or out.pooled_max is not None:
+                    cell_row = (batch * call.heads + first_head) * blocks + block
+                    cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
+                    put(out.pooled_mean, cell, tl.sum(p * real[:, None]), True)
+                    put(out.pooled_max, cell, tl.max(p * real[:, None]), True)
+
+        # from sums to statistics
+        norm = zero + 1.0
+        if ONLINE:
+            filled = total > 0
+            known = tl.where(filled, peak + tl.log2(tl.where(filled, total, 1.0)), -float("inf"))
+            if marks.sink is not None:
+                sink = tl.load(marks.sink + place, mask=inside, other=0.0)
+                top = tl.maximum(known, sink)
+                known = tl.where(filled, top + tl.log2(tl.exp2(known - top) + tl.exp2(sink - top)), known)
+            norm = tl.where(filled, tl.exp2(peak - known), 0.0)
+            entropy -= tl.where(filled, known - peak, 0.0) * total
+        put(out.logsumexp, place, known, inside)
+        put(out.max_logit, place, tl.where(peak > FLOOR, peak, -float("inf")), inside)
+        put(out.argmax_key, place, best, inside)
+        put(out.row_mass, place, norm * total, inside)
+        put(out.entropy, place, -norm * entropy * LN2, inside)
+        put(out.sum_squares, place, norm * norm * squares, inside)
+        put(out.logit_sum, place, logit_sum * LN2, inside)
+        put(out.logit_sum_squares, place, logit_squares * (LN2 * LN2), inside)
+        put(out.mean_distance, place, norm * distance, inside)
+        put(out.mean_square_distance, place, norm * square_distance, inside)
+        put(out.duplicate_mass, place, norm * duplicate, inside)
+        put(out.induction_mass, place, norm * induction, inside)
+        put(out.duplicate_keys, place, duplicates, inside)
+        put(out.induction_keys, place, inductions, inside)
+        at = place[:, None] * GROUPS + group[None, :]
+        put(out.group_mass, at, norm[:, None] * masses, inside[:, None])
+        put(out.value_weighted_mass, at, norm[:, None] * weighted, inside[:, None])
+        at = place[:, None] * D_VALUE + column[None, :]
+        put(out.output, at, norm[:, None] * summed, inside[:, None] & (column < D_VALUE)[None, :])
+        tl.debug_barrier()  # the next turn adds to the slice that this one wrote
