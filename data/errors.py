@@ -25,6 +25,11 @@ class DataError(UserError, ValueError):
     """A data set, an example or its tokens are not what they must be."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error of a library says first, cut to 200 characters; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """' Did you mean X?' when a known name is close to `name`, else an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)

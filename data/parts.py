@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import StoreError
+from .errors import StoreError, first_line
 
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 """What pyarrow and json raise on a file that is not what it should be."""
@@ -97,10 +97,10 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def damaged(path: Path, error: Exception) -> StoreError:
     """The error for a file that is not a whole table of ours."""
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return StoreError(
-        f"{path.parent.name}/{path.name} cannot be read: expected a whole parquet file written by headatlas; {reason}. "
-        "Remove that file and give the same measure command again: it writes only what is missing",
+        f"{path.parent.name}/{path.name} cannot be read: expected a whole parquet file written by headatlas; "
+        f"{first_line(error)}. Remove that file and give the same measure command again: it writes only what is "
+        "missing",
         exit_code=1,
     )
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from ..data.errors import UserError
+from ..data.errors import UserError, first_line
 from ..data.organisms.shelf import organism_path, organisms
 from .check import check_capture
 from .models import Model
@@ -81,7 +81,7 @@ def _network(name: str, path: str, config: Any, dtype: Any, options: Mapping[str
             path, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"model {name!r}: its weights can't be read as dtype {dtype}: {_first_line(error)}") from None
+        raise UserError(f"model {name!r}: its weights can't be read as dtype {dtype}: {first_line(error)}") from None
     missing = sorted(key for key in report["missing_keys"] if NEEDED.search(key))
     if missing:
         raise UserError(
@@ -96,7 +96,7 @@ def _put(name: str, network: torch.nn.Module, device: str) -> None:
     try:
         network.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"model {name!r} can't be put on device {device!r}: {_first_line(error)}") from None
+        raise UserError(f"model {name!r} can't be put on device {device!r}: {first_line(error)}") from None
 
 
 def _network_class(config: Any) -> Any:
@@ -120,12 +120,8 @@ def _tokenizer(path: str, options: Mapping[str, Any]) -> Any:
         return None
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _not_found(name: str, error: Exception) -> str:
     return (
         f"model {name!r}: expected a hub id, a folder with config.json, or one of "
-        f"{', '.join(f'organism:{known}' for known in organisms())}; {_first_line(error)}"
+        f"{', '.join(f'organism:{known}' for known in organisms())}; {first_line(error)}"
     )

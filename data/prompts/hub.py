@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..catalog import dataset
-from ..errors import DataError
+from ..errors import DataError, first_line
 from ..examples import Example
 from ..vocabulary import Vocabulary
 from .text import windows_of
@@ -49,10 +49,9 @@ def _column(dataset: str, split: str, column: str) -> list[str]:
         rows = load_dataset(dataset, split=split)
         texts = [str(row) for row in rows[column][:ROWS_READ]]  # pyright: ignore[reportArgumentType, reportIndexIssue]
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"hf:{dataset}:{split}:{column} could not be loaded: {reason}. It must be in the local cache or the hub "
-            "reachable, and the split and the column must exist. Or give a .txt file"
+            f"hf:{dataset}:{split}:{column} could not be loaded: {first_line(error)}. It must be in the local cache or "
+            "the hub reachable, and the split and the column must exist. Or give a .txt file"
         ) from error
     found = [text for text in texts if text.strip()]
     if not found:
