@@ -131,20 +131,29 @@ def configs(model: PreTrainedModel) -> list[Any]:
 
 
 @contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside the block; afterwards every module trains again that did."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
 def capture(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
     """Show every attention call of `model` to `watch` inside the block; evaluation mode, no gradients."""
     before = [(config, config.__dict__.get("_attn_implementation_internal")) for config in configs(model)]
-    training = [module for module in model.modules() if module.training]
     token = _watch.set(watch)
     try:
         for config, _ in before:
             config.__dict__["_attn_implementation_internal"] = NAME
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model):
             yield
     finally:
         for config, implementation in before:
             config.__dict__["_attn_implementation_internal"] = implementation
-        for module in training:
-            module.training = True
         _watch.reset(token)

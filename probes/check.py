@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.tokens import TokenBatch
-from .attention import configs
+from .attention import configs, evaluating
 from .batching import model_inputs
 from .models import Model
 from .observer import Observer, run
@@ -52,14 +52,8 @@ def check_capture(model: Model, sample: TokenBatch | None = None) -> None:
 
 
 def _plain(model: Model, sample: TokenBatch) -> Tensor:
-    training = [module for module in model.network.modules() if module.training]
-    model.network.eval()
-    try:
-        with torch.no_grad():
-            return _judged(model.network(**_all_logits(model_inputs(model, sample))), sample)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model.network):
+        return _judged(model.network(**_all_logits(model_inputs(model, sample))), sample)
 
 
 def _all_logits(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from ..kernels.inputs import AttentionInputs, Visibility
+from .attention import evaluating
 from .masks import tensor_mask
 
 MAX_KEYS = 8192
@@ -115,7 +116,6 @@ def _heads(module: nn.Module) -> int | None:
 def capture_materialised(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
     """Show every softmax and SDPA call of `model`'s attention modules to `watch` inside the block."""
     reader = _Reader(watch)
-    training = [module for module in model.modules() if module.training]
     with ExitStack() as stack:
         for module in model.modules():
             if ATTENTION.search(type(module).__name__):
@@ -123,8 +123,6 @@ def capture_materialised(model: PreTrainedModel, watch: Watch) -> Iterator[None]
                 leave = module.register_forward_hook(lambda *_: (reader.inside.pop(), None)[1], always_call=True)
                 stack.callback(enter.remove)
                 stack.callback(leave.remove)
-        stack.callback(lambda: [setattr(module, "training", True) for module in training])
-        model.eval()
-        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(model))
         stack.enter_context(reader)
         yield

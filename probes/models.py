@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..kernels.stats import Call
-from .sites import SiteMap
+from .sites import SiteMap, text_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,7 @@ class Model:
     @property
     def config(self) -> Any:
         """The configuration of the text tower, or of the whole where there is none."""
-        config = self.network.config
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return text_config(self.network.config)
 
     @property
     def max_length(self) -> int | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.tokens import TokenBatch
 from .batching import batch
 from .models import Model
+from .sites import text_config
 
 LENGTH = 24
 """Tokens of each of the two rows."""
@@ -55,9 +56,7 @@ def _required(model: Model) -> set[str]:
 
 def _without_specials(tokens: Tensor, config: Any) -> Tensor:
     """Random ids that are no image, video or padding token (those change what the model does)."""
-    special = [value for name, value in vars(config).items() if name.endswith(("token_id", "token_index"))]
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    special += [value for name, value in vars(text).items() if name.endswith(("token_id", "token_index"))]
-    bad = {value for value in special if isinstance(value, int)}
+    facts = [*vars(config).items(), *vars(text_config(config)).items()]
+    bad = {value for name, value in facts if name.endswith(("token_id", "token_index")) and isinstance(value, int)}
     safe = next((value for value in range(3, 1000) if value not in bad), 0)
     return torch.tensor([[safe if int(token) in bad else int(token) for token in row] for row in tokens])

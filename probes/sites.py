@@ -72,6 +72,11 @@ class SiteMap:
         return list(self.patterns.values())
 
 
+def text_config(config: Any) -> Any:
+    """The configuration of the text tower, or the whole where there is none."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
 def _pattern(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
@@ -88,8 +93,7 @@ def _role(pattern: str, config: Any, main_input: str) -> str:
 
 
 def _layer_count(config: Any) -> int:
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(getattr(text, "num_hidden_layers", 1) or 1)
+    return int(getattr(text_config(config), "num_hidden_layers", 1) or 1)
 
 
 def _layers(names: list[str]) -> list[int]:
