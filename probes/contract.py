@@ -9,7 +9,7 @@ from __future__ import annotations
 import doctest
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ..kernels.inputs import AttentionInputs, Visibility
-from ..kernels.stats import AttentionStats, Call, split_name
+from ..kernels.stats import AttentionStats, Call
 from ..kernels.streaming import streaming_stats
 from .probe import Probe, Reading
-from .targets import find_target
+from .targets import targets_of
 
 NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
          "distractor", "subject")  # fmt: skip
@@ -47,9 +47,7 @@ def example_inputs(
 
 def stats_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
     """Exactly the statistics that the probe declares, for one call."""
-    real = inputs.real_queries()
-    named = [arguments[0] for base, arguments in map(split_name, one.needs) if base == "weight_at"]
-    inputs = replace(inputs, targets={name: find_target(name)(real) for name in named})
+    inputs = replace(inputs, targets=targets_of(one.needs, inputs.real_queries()))
     call = Call(heads=inputs.shape[1], kv_heads=inputs.key.shape[1])
     return AttentionStats(
         streaming_stats(inputs, one.needs),
@@ -110,8 +108,8 @@ def check_head_permutation(one: Probe) -> None:
     """Heads are read one by one: permuting them permutes the reading."""
     inputs = example_inputs(kv_heads=4)
     order = torch.tensor([2, 0, 3, 1])
-    moved = replace(inputs, query=inputs.query[:, order], key=inputs.key[:, order], value=inputs.value[:, order])  # type: ignore[index]
-    _same(read(one, moved).values, read(one, inputs).values[:, order])
+    moved = {name: getattr(inputs, name)[:, order] for name in ("query", "key", "value")}
+    _same(read(one, replace(inputs, **moved)).values, read(one, inputs).values[:, order])
 
 
 def check_grouped_queries(one: Probe) -> None:
@@ -135,7 +133,7 @@ def check_absent_group(one: Probe) -> None:
     if not one.groups:
         return
     inputs = example_inputs()
-    nothing = torch.zeros_like(inputs.query_groups)  # type: ignore[arg-type]
+    nothing = torch.zeros(inputs.shape[0], inputs.shape[2], dtype=torch.int8)
     reading = read(one, replace(inputs, query_groups=nothing, key_groups=nothing))
     assert reading.values.isnan().all(), "expected NaN where the group is absent"
     assert one.per != "query" or (reading.n_queries == 0).all()
@@ -197,8 +195,8 @@ def check_probe(one: Probe) -> None:
 class _Touched(dict[str, Tensor]):
     """A dict that notes which keys were read."""
 
-    def __init__(self, values: object, touched: set[str]) -> None:
-        super().__init__(values)  # type: ignore[call-overload]
+    def __init__(self, values: Mapping[str, Tensor], touched: set[str]) -> None:
+        super().__init__(values)
         self.touched = touched
 
     def __getitem__(self, name: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,12 @@ from ..data.tokens import TokenBatch
 from ..kernels.dispatch import attention_stats
 from ..kernels.inputs import AttentionInputs
 from ..kernels.reference import statistics_of_weights
-from ..kernels.stats import AttentionStats, Call, parameters, split_name
+from ..kernels.stats import AttentionStats, Call, parameters
 from .attention import capture, sdpa_suffices
 from .batching import model_inputs
 from .materialised import MaterialisedCall, capture_materialised
 from .models import Model
-from .targets import find_target
+from .targets import targets_of
 
 TOKEN_FIELDS = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
 OnLayer = Callable[[AttentionStats], None]
@@ -41,7 +41,7 @@ class Observer:
     def watch(self, module: nn.Module, inputs: AttentionInputs) -> Tensor | None:
         """Statistics of one call; also its output where that takes a pass over the tiles anyway."""
         call = self._name(module, inputs)
-        if self.layers is not None and not self.layers(call):
+        if not self._asked(call):
             return None
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
@@ -64,7 +64,7 @@ class Observer:
                 f"[batch, head, query, key] of {list(ids.shape)} tokens; its heads can't be measured"
             )
         call = self._name(module, inputs)
-        if self.layers is not None and not self.layers(call):
+        if not self._asked(call):
             return
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
@@ -96,45 +96,48 @@ class Observer:
             kv_heads=inputs.key.shape[1],
         )
 
+    def _asked(self, call: Call) -> bool:
+        return self.layers is None or self.layers(call)
+
     def _label(self, call: Call, inputs: AttentionInputs) -> AttentionInputs:
         """The call with groups, tokens, real queries and targets, as far as the batch knows them for this tower."""
-        query_tokens, query_real, query_groups = self._side(call, "query", inputs.shape[2], inputs.shape[0])
-        key_tokens, key_real, key_groups = self._side(call, "key", inputs.shape[3], inputs.shape[0])
+        device, (batch, _, queries, keys) = inputs.query.device, inputs.shape
+        query_tokens, query_real, query_groups = _on(device, self._side(call, "query", queries, batch))
+        key_tokens, key_real, key_groups = _on(device, self._side(call, "key", keys, batch))
         view = inputs.visibility
         if query_real is None and view.query_mask is not None:
-            query_real = view.query_mask
-        device = inputs.query.device
-        real = torch.ones(inputs.shape[0], inputs.shape[3], dtype=torch.bool) if key_real is None else key_real
-        targets = {}
-        for name in self.needs:
-            base, arguments = split_name(name)
-            if base == "weight_at" and (not call.cross or arguments[0] == "first"):
-                index = find_target(arguments[0])(real.to(device))
-                targets[arguments[0]] = index[:, :1].expand(-1, inputs.shape[2]) if call.cross else index
+            query_real = view.query_mask.to(device)
         return replace(
             inputs,
-            visibility=replace(view, query_mask=None if query_real is None else query_real.to(device)),
-            key_groups=None if key_groups is None else key_groups.to(device),
-            query_groups=None if query_groups is None else query_groups.to(device),
+            visibility=replace(view, query_mask=query_real),
+            key_groups=key_groups,
+            query_groups=query_groups,
             group_count=len(self.batch.group_names),
-            query_tokens=None if query_tokens is None else query_tokens.to(device),
-            key_tokens=None if key_tokens is None else key_tokens.to(device),
-            targets=targets,
+            query_tokens=query_tokens,
+            key_tokens=key_tokens,
+            targets=self._targets(call, inputs, key_real),
         )
 
-    def _side(
-        self, call: Call, side: str, length: int, count: int
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def _side(self, call: Call, side: str, length: int, count: int) -> tuple[Tensor | None, ...]:
         """(tokens, real, groups) of the queries or keys of a call; None where the batch does not know them."""
         known = self.batch
         if call.tower.startswith("decoder") or (call.cross and side == "query"):
-            tokens = known.extra.get("decoder_input_ids")
             mask = known.extra.get("decoder_attention_mask")
-            return tokens, None if mask is None else mask.bool(), None
+            return known.extra.get("decoder_input_ids"), None if mask is None else mask.bool(), None
         ids = known.input_ids
         if ids is None or call.tower.startswith(("vision", "audio")) or ids.shape != (count, length):
             return None, None, None
         return ids, known.query_mask, known.groups
+
+    def _targets(self, call: Call, inputs: AttentionInputs, real: Tensor | None) -> dict[str, Tensor]:
+        """The named keys that are asked for; a query of another sequence than the keys has the first one alone."""
+        batch, _, queries, keys = inputs.shape
+        if real is None:
+            real = torch.ones(batch, keys, dtype=torch.bool, device=inputs.query.device)
+        found = targets_of(self.needs, real)
+        if not call.cross:
+            return found
+        return {name: index[:, :1].expand(-1, queries) for name, index in found.items() if name == "first"}
 
     def _available(self, call: Call, inputs: AttentionInputs) -> frozenset[str]:
         """The asked-for statistics this call has: token fields need tokens, cross-attention has no distance."""
@@ -159,6 +162,10 @@ class Observer:
             self.on_layer(stats)
         else:
             self.collected.append(stats)
+
+
+def _on(device: torch.device, tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
+    return [None if one is None else one.to(device) for one in tensors]
 
 
 def _single(value: Tensor) -> Tensor:

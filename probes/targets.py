@@ -5,10 +5,12 @@ Adding one: a function of the real tokens, bool [batch, key] -> key index [batch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+
+from ..kernels.stats import split_name
 
 Target = Callable[[Tensor], Tensor]
 
@@ -38,3 +40,9 @@ def find_target(name: str) -> Target:
     if name not in TARGETS:
         raise KeyError(f"no weight_at target is called {name!r}; there are {', '.join(TARGETS)}")
     return TARGETS[name]
+
+
+def targets_of(needs: Iterable[str], real: Tensor) -> dict[str, Tensor]:
+    """Every target that the statistics `needs` name, over the real tokens of a batch."""
+    named = [arguments[0] for base, arguments in map(split_name, needs) if base == "weight_at"]
+    return {name: find_target(name)(real) for name in named}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..kernels.inputs import AttentionInputs, Visibility
 from ..kernels.reference import statistics_of_weights
-from ..kernels.stats import AttentionStats, Call, split_name
-from .targets import find_target
+from ..kernels.stats import AttentionStats, Call
+from .targets import targets_of
 
 
 def stats_of(
@@ -38,15 +38,10 @@ def stats_of(
         labels = torch.tensor([names.index(name) for name in groups], dtype=torch.int8).expand(batch, -1)
     ids = None if tokens is None else torch.tensor(tokens).expand(batch, -1)
     wanted = frozenset(needs)
-    targets = {
-        arguments[0]: find_target(arguments[0])(real)
-        for base, arguments in map(split_name, wanted)
-        if base == "weight_at"
-    }
     inputs = AttentionInputs(
         torch.zeros(batch, heads, queries, 1), torch.zeros(batch, heads, keys, 1), visibility=Visibility(after=0),
         key_groups=labels, query_groups=labels, group_count=len(names), query_tokens=ids, key_tokens=ids,
-        targets=targets,
+        targets=targets_of(wanted, real),
     )  # fmt: skip
     values = statistics_of_weights(inputs, wanted, weights, logits, logits.logsumexp(-1), visible)
     return AttentionStats(values, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels)
