@@ -50,6 +50,13 @@ class TokenBatch:
     def __len__(self) -> int:
         return len(self.example_ids)
 
+    def ids_of(self, index: int) -> list[int]:
+        """The ids of one prompt, padding left out."""
+        if self.input_ids is None:
+            raise DataError("the batch holds no token ids; encode it from examples")
+        ids = self.input_ids[index]
+        return (ids if self.query_mask is None else ids[self.query_mask[index]]).tolist()
+
     def group_index(self, name: str) -> list[int]:
         """Indices into `group_names` of a label and of every label below it that the batch knows."""
         if name not in self.group_names:

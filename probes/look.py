@@ -36,7 +36,7 @@ def look(model: Model, prompt: str, probes: Sequence[Probe], *, bos: str = "defa
     defined = [record for record in records if record["value"] == record["value"]]
     if not defined:
         names = ", ".join(one.name for one in fitting)
-        tokens = int(made.lengths[0])  # type: ignore[index]
+        tokens = len(made.ids_of(0))
         raise UserError(f"{names}: undefined for every head of {model.name} on this prompt of {tokens} tokens")
     frame = pd.DataFrame(defined)
     order = {one.name: index for index, one in enumerate(fitting)}

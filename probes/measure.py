@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from ..data.examples import Example
 from ..data.store import Run, RunWriter, open_store
@@ -62,13 +62,13 @@ def measure(
 
 
 def plan_runs(
-    model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: object
+    model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: Any
 ) -> list[Plan]:
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
     if data is not None:
-        return [make_plan(model, probes, data, named=named, **options)]  # type: ignore[arg-type]
+        return [make_plan(model, probes, data, named=named, **options)]
     specs = list(dict.fromkeys(one.default_data for one in probes))
-    return [make_plan(model, probes, spec, **options) for spec in specs]  # type: ignore[arg-type]
+    return [make_plan(model, probes, spec, **options) for spec in specs]
 
 
 def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:
@@ -95,7 +95,7 @@ def _measure_chunk(
     tables = ChunkTables(tuple(probes), with_maps=not any(writer.path.glob(f"maps-{chunk:05d}-*")))
     for batch_examples in plan.batches(first, examples):
         batch = plan.encode(batch_examples)
-        window = tables.open(first, batch.lengths.tolist(), keep)  # type: ignore[union-attr]
+        window = tables.open(first, plan.lengths[first : first + len(batch)], keep)
         observe(plan.model, batch, window.needs, on_layer=window.add)
         first += len(batch)
     if tables.positions:

@@ -1,10 +1,9 @@
-"""What a `measure` command will do, worked out before anything runs: data, probes, what is skipped and why, cost."""
+"""What a `measure` command will do, worked out before anything runs: data, probes, what is skipped and why."""
 
 from __future__ import annotations
 
 import platform
 import sys
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from ..data.catalog import Dataset, load_data
 from ..data.encode import encode
 from ..data.errors import UserError
 from ..data.examples import Example, examples_frame
+from ..data.tokens import TokenBatch
 from ..data.version import __version__
 from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
@@ -29,10 +29,6 @@ from .sample import sample_batch
 
 BATCH_TOKENS = 8192
 """Tokens of one forward, padding included, unless `batch_tokens` says otherwise."""
-REACHED = 0.25
-"""Share of the matmul speed that small models and elementwise statistics reach; for the estimate alone."""
-OVERHEAD = 0.004
-"""Seconds that a forward spends per layer besides arithmetic; for the estimate alone."""
 ALWAYS = frozenset({"bos", "separator", "rest"})
 """Labels that any tokenizer's frame gives; probes may ask for them of any data."""
 
@@ -108,43 +104,9 @@ class Plan:
         """Tokens of each example, special ones and answer included."""
         return self.frame["tokens"].tolist()
 
-    def encode(self, examples: Sequence[Example]) -> Any:
+    def encode(self, examples: Sequence[Example]) -> TokenBatch:
         """The `TokenBatch` of some examples under this run's rules."""
         return encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
-
-    def estimate(self) -> dict[str, float]:
-        """Tokens, forwards, FLOPs, seconds and bytes: arithmetic, but for the measured speed of a matrix product."""
-        lengths = self.lengths
-        card = self.model.card()
-        layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64
-        pairs = sum(length * length / 2 for length in lengths) * layers * heads
-        tokens = sum(lengths)
-        together = max(1, min(self.batch_tokens, tokens))
-        weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.network.parameters())
-        hidden = getattr(self.model.config, "hidden_size", 768)
-        widest = max(getattr(self.model.config, "intermediate_size", 0) or 4 * hidden, 4 * hidden)
-        flops = 2.0 * card["parameters"] * tokens + pairs * (6 * width + 60)
-        return {
-            "examples": len(lengths),
-            "tokens": tokens,
-            "forwards": -(-tokens // together),
-            "flops": flops,
-            "seconds": flops / (REACHED * matmul_rate(self.model)) + OVERHEAD * layers * -(-tokens // together),
-            "weight_bytes": weights,
-            "activation_bytes": together * 4.0 * (6 * hidden + 2 * widest) + 16e6,
-            "materialised_bytes": max(lengths) ** 2 * 4.0 * layers * heads * max(1, together // max(lengths)),
-        }
-
-
-def matmul_rate(model: Model, size: int = 512) -> float:
-    """FLOPs a second of a square matrix product where the model runs, in its data type; takes milliseconds."""
-    left = torch.ones(size, size, dtype=model.network.dtype, device=model.device)
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        (left @ left).sum().item()
-        seconds.append(time.perf_counter() - start)
-    return 2.0 * size**3 / min(seconds)
 
 
 def make_plan(
@@ -204,7 +166,7 @@ def _frame(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame
     for example in data.examples:
         batch = encode([example], model.tokenizer, bos=bos, max_length=model.max_length)
         check_tokens(model, batch)
-        ids = batch.input_ids[0].tolist()  # type: ignore[index]
+        ids = batch.ids_of(0)
         tokens.append(len(ids))
         texts.append(example.text if example.text is not None else _decoded(model, ids[:TEXT_LIMIT]))
         kept.append(ids if len(kept) < keep_ids else None)
