@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import plotly.graph_objects as go
 
-from .reading import Reading, bounds, head_name, parse_head
+from ..data.heads import head_name, parse_head
+from .reading import Reading, bounds
 from .theme import COLOURS, DIVERGING, SEQUENTIAL, Scheme
 from .wording import UNDEFINED, hover, number
 

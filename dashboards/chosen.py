@@ -6,9 +6,10 @@ from typing import Any
 
 from dash import dcc, html
 
+from ..data.heads import parse_head
 from ..data.store import Run
 from .controls import badge, percentile_bar
-from .reading import Reading, by_standing, parse_head, row_in
+from .reading import Reading, by_standing, row_in
 from .state import link, readings_of
 from .wording import UNDEFINED, interval, number
 

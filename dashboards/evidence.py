@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 from dash import html
 
+from ..data.heads import parse_head
 from ..data.store import Run
 from ..data.summary import strata_of as examples_of
-from .reading import Frame, Reading, parse_head, row_in
+from .reading import Frame, Reading, row_in
 from .readings import strata_of
 from .state import heads_table, reading_of
 from .wording import interval, number, stratum_text

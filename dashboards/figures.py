@@ -8,11 +8,11 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from ..data.errors import UserError
+from ..data.heads import head_name, parse_head
 from ..data.store import Run
 from .cells import Limits
 from .distribution import ranks_figure
 from .heatmap import atlas_figure
-from .reading import head_name, parse_head
 from .readings import every_reading, per_head, read
 from .theme import Scheme
 from .wording import stratum_text

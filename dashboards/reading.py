@@ -6,7 +6,6 @@ half of those equal to it, so the middle head stands at 50. Heads where the prob
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,25 +13,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..data.errors import UserError
+from ..data.heads import parse_head
 
 Frame: TypeAlias = Any
 """A pandas DataFrame, or a selection of one; pandas' own annotations cannot tell which a selection gives."""
-
-HEAD_NAME = re.compile(r"L(\d{1,4})H(\d{1,4})", re.IGNORECASE)
-
-
-def head_name(layer: int, head: int) -> str:
-    """The display name of a head, zero-based: `L5H1`."""
-    return f"L{layer}H{head}"
-
-
-def parse_head(name: str) -> tuple[int, int]:
-    """The (layer, head) of a display name."""
-    match = HEAD_NAME.fullmatch(str(name).strip())
-    if match is None:
-        raise UserError(f"expected a head like L5H1 (layer 5, head 1, both from zero), got {name!r}")
-    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)

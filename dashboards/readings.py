@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ..data.errors import UserError, near_miss
+from ..data.heads import head_name
 from ..data.store import Run
-from .reading import Frame, Reading, add_ranks, head_name
+from .reading import Frame, Reading, add_ranks
 
 
 def strata_of(table: Frame) -> list[str]:

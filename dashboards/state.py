@@ -12,8 +12,9 @@ import flask
 from dash import Dash, get_relative_path
 
 from ..data.errors import UserError
+from ..data.heads import head_name, parse_head
 from ..data.store import Run, Store
-from .reading import Frame, Reading, head_name, parse_head
+from .reading import Frame, Reading
 from .readings import cards, check_probe, every_reading, per_head, strata_of, towers_of
 
 STORE_KEY = "HEADATLAS_STORE"

@@ -7,6 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from .heads import head_name
+
 SHOWN = ("probe", "part", "tower", "head", "stratum", "mean", "ci_low", "ci_high", "n", "n_examples", "reliability")
 """Columns of `show`; `head` is written L5H1."""
 
@@ -47,7 +49,7 @@ def _place(layer: Any, head: Any) -> str:
     """L5H1; L5 for a whole layer, `model` for the whole model."""
     if pd.isna(layer):
         return "model"
-    return f"L{layer}" if pd.isna(head) else f"L{layer}H{head}"
+    return f"L{layer}" if pd.isna(head) else head_name(layer, head)
 
 
 def _number(value: float) -> str:

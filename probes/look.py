@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..data.errors import UserError
+from ..data.heads import head_name
 from ..kernels.stats import AttentionStats
 from .batching import batch
 from .forward import observe
@@ -63,7 +64,7 @@ def _records(one: Probe, stats: AttentionStats) -> list[dict[str, object]]:
             "tower": stats.call.tower,
             "layer": stats.layer,
             "head": head,
-            "place": f"L{stats.layer}H{head}",
+            "place": head_name(stats.layer, head),
             "value": float(values[head, index]),
             "unit": one.unit,
         }

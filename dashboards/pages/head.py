@@ -10,13 +10,14 @@ import numpy as np
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from ...data.errors import UserError
+from ...data.heads import head_name, parse_head
 from ...data.store import Run
 from ..chosen import kv_group
 from ..controls import badge, facts, figure, icon, page, panel, percentile_bar, problem, run_badges
 from ..distribution import distribution_figure, strata_figure
 from ..evidence import band_table, course_sentence, over_strata, sentence, values_of
 from ..pickers import run_picker, shown_if, stratum_picker, tower_picker
-from ..reading import Frame, Reading, by_standing, head_name, parse_head, row_in
+from ..reading import Frame, Reading, by_standing, row_in
 from ..readings import check_probe, shape_of, strata_of
 from ..state import (
     current_run,

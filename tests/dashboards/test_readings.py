@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from headatlas.dashboards.reading import add_ranks, by_standing, parse_head, row_in
+from headatlas.dashboards.reading import add_ranks, by_standing, row_in
 from headatlas.dashboards.readings import every_reading, per_head, read, strata_of
 from headatlas.data.errors import UserError
+from headatlas.data.heads import parse_head
 
 from .invented import EVERY, ROLES
 
