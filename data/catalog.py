@@ -15,7 +15,8 @@ from pkgutil import iter_modules
 from typing import Any
 
 from .errors import DataError, near_miss
-from .examples import Example, digest_of, read_examples
+from .examples import Example
+from .jsonl import digest_of, read_examples
 from .spec import Params, spell, split_spec, typed_params
 from .vocabulary import Vocabulary
 

@@ -6,7 +6,8 @@ import pytest
 from headatlas.data.catalog import Vocabulary, all_datasets, load_data, parse_data
 from headatlas.data.encode import encode
 from headatlas.data.errors import DataError
-from headatlas.data.examples import Example, write_examples
+from headatlas.data.examples import Example
+from headatlas.data.jsonl import write_examples
 from headatlas.data.prompts.text import shipped
 
 from .tokenizers_offline import byte_bpe, word_level

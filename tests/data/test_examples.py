@@ -2,7 +2,8 @@ import json
 
 import pytest
 from headatlas.data.errors import DataError
-from headatlas.data.examples import Example, digest_of, examples_frame, read_examples, to_record, write_examples
+from headatlas.data.examples import Example, examples_frame
+from headatlas.data.jsonl import digest_of, read_examples, to_record, write_examples
 from headatlas.data.store import open_store
 
 from .stores import header

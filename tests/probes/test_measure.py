@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 from headatlas.data.errors import UserError
-from headatlas.data.examples import Example, write_examples
+from headatlas.data.examples import Example
+from headatlas.data.jsonl import write_examples
 from headatlas.data.store import open_store
 from headatlas.probes import measure as measuring
 from headatlas.probes.catalog import all_probes

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from headatlas.data.examples import Example, write_examples
+from headatlas.data.examples import Example
+from headatlas.data.jsonl import write_examples
 from headatlas.probes.batching import batch
 from headatlas.probes.catalog import all_probes
 from headatlas.probes.forward import observe

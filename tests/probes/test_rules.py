@@ -12,9 +12,9 @@ from headatlas.kernels.reference import reference_stats
 from headatlas.kernels.stats import split_name
 from headatlas.probes.batching import batch
 from headatlas.probes.catalog import all_probes
-from headatlas.probes.contract import example_inputs, read
 from headatlas.probes.forward import observe
 from headatlas.probes.loading import load
+from headatlas.probes.trial import example_inputs, read
 
 from ..data.tokenizers_offline import byte_bpe, word_level
 from .architectures import ARCHITECTURES
