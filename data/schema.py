@@ -67,6 +67,29 @@ def check_header(header: Mapping[str, Any]) -> None:
         raise StoreError(f"a run header needs {', '.join(sorted(missing))}; came {', '.join(sorted(header))}")
 
 
+def header_to_write(run: str, header: Mapping[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A fresh header, or the stored one of the same run with the new probes added."""
+    fresh = {**header, "schema_version": SCHEMA_VERSION, "run_id": run}
+    if stored is None:
+        return {**DEFAULTS, **fresh, "created": now()}
+    _check_versions(run, stored["probes"], fresh["probes"])
+    kept = ("created", "chunk_size", "keep_positions", "seconds")
+    merged = {**stored, **fresh, **{key: stored[key] for key in kept if key in stored}}
+    merged["probes"] = {**stored["probes"], **fresh["probes"]}
+    return merged
+
+
+def _check_versions(run: str, stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
+    """The same probe in another version is another measurement and may not be mixed in."""
+    for probe in sorted(set(stored) & set(fresh)):
+        old, new = (cards[probe].get("version") for cards in (stored, fresh))
+        if old != new:
+            raise StoreError(
+                f"run {run} holds {probe}@{old}; this headatlas measures {probe}@{new}, which is not comparable. "
+                "Measure into another store, or remove the run"
+            )
+
+
 def identity(header: Mapping[str, Any]) -> dict[str, Any]:
     """Everything in a header that changes a number, and nothing else: what the hash in the id is taken of."""
     check_header(header)

@@ -22,7 +22,7 @@ from .errors import StoreError
 from .lock import RunLock
 from .parts import first_claims, list_parts, part_name, read_table
 from .run import HEADER_NAME, Run, read_header
-from .schema import DEFAULTS, SCHEMA_VERSION, STATUSES, check_header, chunk_count, now, run_id
+from .schema import STATUSES, check_header, chunk_count, header_to_write, now, run_id
 
 TEXT_LIMIT = 400
 """Characters of each example's text that are kept."""
@@ -42,7 +42,8 @@ class RunWriter:
         self._started = time.monotonic()
         try:
             remove_leftovers(self.path)
-            self.header = self._merge(header)
+            stored = read_header(self.path) if (self.path / HEADER_NAME).exists() else None
+            self.header = header_to_write(self.path.name, header, stored)
             self._done = _held(self.path)
             self._save()
         except BaseException:
@@ -155,18 +156,6 @@ class RunWriter:
         finally:
             self.close()
 
-    def _merge(self, header: Mapping[str, Any]) -> dict[str, Any]:
-        """The header to write: the stored one with the new probes added, or a fresh one."""
-        fresh = {**header, "schema_version": SCHEMA_VERSION, "run_id": self.path.name}
-        if not (self.path / HEADER_NAME).exists():
-            return {**DEFAULTS, **fresh, "created": now()}
-        stored = read_header(self.path)
-        _check_versions(self.path.name, stored["probes"], fresh["probes"])
-        kept = ("created", "chunk_size", "keep_positions", "seconds")
-        merged = {**stored, **fresh, **{key: stored[key] for key in kept if key in stored}}
-        merged["probes"] = {**stored["probes"], **fresh["probes"]}
-        return merged
-
     def _save(self, *, status: str = "running", error: str | None = None) -> None:
         counts = {name: sum(name in held for held in self._done.values()) for name in self.header["probes"]}
         self.header |= {"status": status, "error": error, "updated": now()}
@@ -209,14 +198,3 @@ def _held(folder: Path) -> dict[int, set[str]]:
 
 def _names(table: pa.Table, column: str) -> list[str]:
     return sorted(table[column].cast(pa.string()).unique().to_pylist())
-
-
-def _check_versions(name: str, stored: Mapping[str, Any], fresh: Mapping[str, Any]) -> None:
-    """The same probe in another version is another measurement and may not be mixed in."""
-    for probe in sorted(set(stored) & set(fresh)):
-        old, new = (cards[probe].get("version") for cards in (stored, fresh))
-        if old != new:
-            raise StoreError(
-                f"run {name} holds {probe}@{old}; this headatlas measures {probe}@{new}, which is not comparable. "
-                "Measure into another store, or remove the run"
-            )
