@@ -176,7 +176,7 @@ def _convert(name: str, value: Any, kind: pa.DataType) -> pa.Array:
 
 def _place(value: Any) -> pa.Array:
     """Zero-based layer or head numbers as int16, with None, NA and NaN as null."""
-    numbers = pd.array(value, dtype="Int64")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    numbers = pd.array(value, dtype="Int64")
     known = np.asarray(numbers.dropna(), dtype=np.int64)
     if len(known) and (known.min() < 0 or known.max() > np.iinfo(np.int16).max):
         raise ValueError(f"came {known.min()}..{known.max()}; write None where there is no layer or head")

@@ -8,7 +8,7 @@ all have the same number, else one per doubling (`length=64..127`). NaN values a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -83,7 +83,7 @@ def _probe_tables(
 ) -> Iterator[pd.DataFrame]:
     """One table per part, tower and stratum of one probe."""
     for key, group in rows.groupby(["part", "tower"], observed=True, sort=True):
-        part, tower = str(key[0]), str(key[1])  # pyright: ignore[reportIndexIssue]
+        part, tower = cast("tuple[str, str]", key)
         codes, places = _places(group)
         values = np.full((len(examples), len(places)), np.nan)
         values[examples.index.get_indexer(pd.Index(group["example"])), codes] = group["value"].to_numpy(np.float64)

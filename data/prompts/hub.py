@@ -47,7 +47,7 @@ def _column(dataset: str, split: str, column: str) -> list[str]:
         raise DataError("hf: data needs the `datasets` package: pip install datasets. Or give a .txt file") from None
     try:
         rows = load_dataset(dataset, split=split)
-        texts = [str(row) for row in rows[column][:ROWS_READ]]  # pyright: ignore[reportArgumentType, reportIndexIssue]
+        texts = [str(row) for row in rows[column][:ROWS_READ]]
     except Exception as error:
         raise DataError(
             f"hf:{dataset}:{split}:{column} could not be loaded: {first_line(error)}. It must be in the local cache or "
