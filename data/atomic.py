@@ -25,7 +25,7 @@ SUFFIX = ".tmp"
 """How an unfinished file's name ends; readers never look at one."""
 
 
-def write_file(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+def write_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
     """Make `path` hold what `fill` writes, in one step; any OSError becomes a StoreError that names the file."""
     temporary = path.with_name(f"{path.name}.{uuid4().hex[:8]}{SUFFIX}")
     try:
@@ -48,7 +48,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=_plain)
     except (TypeError, ValueError) as error:
         raise StoreError(f"{path.name}: expected values that JSON can hold; {error}") from error
-    write_file(path, lambda handle: _write(handle, text.encode()))
+    write_file(path, lambda handle: handle.write(text.encode()))
 
 
 def write_table(path: Path, table: pa.Table, *, metadata: Mapping[str, Any]) -> None:
@@ -75,10 +75,6 @@ def _groups(table: pa.Table) -> list[pa.Table]:
         return [table]
     names = table["probe"].cast(pa.string())
     return [table.filter(pc.field("probe") == name) for name in sorted(names.unique().to_pylist())]
-
-
-def _write(handle: BinaryIO, content: bytes) -> None:
-    handle.write(content)
 
 
 def _plain(value: Any) -> Any:

@@ -18,85 +18,37 @@ from .errors import StoreError
 NAME = pa.dictionary(pa.int32(), pa.string())
 """Arrow type of a column with few different names."""
 
+_EXAMPLE = ("example", pa.int32())
+_PROBE = [("probe", NAME), ("part", NAME)]
 _PLACE = [("tower", NAME), ("layer", pa.int16()), ("head", pa.int16())]
+_LIST = ("values", pa.list_(pa.float32()))
 
-ROWS = pa.schema(
-    [
-        ("example", pa.int32()),
-        ("probe", NAME),
-        ("part", NAME),
-        *_PLACE,
-        ("value", pa.float32()),
-        ("n_queries", pa.int32()),
-    ]
-)
+ROWS = pa.schema([_EXAMPLE, *_PROBE, *_PLACE, ("value", pa.float32()), ("n_queries", pa.int32())])
 """One row per example, probe, part and head."""
 
-POSITIONS = pa.schema(
-    [
-        ("example", pa.int32()),
-        ("probe", NAME),
-        ("part", NAME),
-        *_PLACE,
-        ("axis", NAME),
-        ("values", pa.list_(pa.float32())),
-    ]
-)
+POSITIONS = pa.schema([_EXAMPLE, *_PROBE, *_PLACE, ("axis", NAME), _LIST])
 """One list per example, probe, part and head; `axis` says whether it runs over queries or keys."""
 
-MAPS = pa.schema(
-    [
-        ("example", pa.int32()),
-        *_PLACE,
-        ("kind", NAME),
-        ("block", pa.int16()),
-        ("rows", pa.int32()),
-        ("cols", pa.int32()),
-        ("values", pa.list_(pa.float32())),
-    ]
-)
+_GRID = [("kind", NAME), ("block", pa.int16()), ("rows", pa.int32()), ("cols", pa.int32())]
+MAPS = pa.schema([_EXAMPLE, *_PLACE, *_GRID, _LIST])
 """One block-pooled attention map [rows, cols], row-major, per example and head."""
 
-EDGES = pa.schema(
-    [
-        ("source", pa.string()),
-        ("target", pa.string()),
-        ("score", pa.float32()),
-        ("kept", pa.bool_()),
-        ("task", pa.string()),
-        ("method", pa.string()),
-    ]
-)
+_EDGE = [("source", pa.string()), ("target", pa.string()), ("score", pa.float32()), ("kept", pa.bool_())]
+EDGES = pa.schema([*_EDGE, ("task", pa.string()), ("method", pa.string())])
 """One row per edge of a circuit."""
 
 HEADS = pa.schema(
-    [
-        ("probe", pa.string()),
-        ("part", pa.string()),
-        ("tower", pa.string()),
-        ("layer", pa.int16()),
-        ("head", pa.int16()),
-        ("stratum", pa.string()),
-        ("mean", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
-        ("n", pa.int32()),
-        ("n_examples", pa.int32()),
-        ("reliability", pa.float64()),
-    ]
+    [(name, pa.string()) for name in ("probe", "part", "tower")]
+    + [("layer", pa.int16()), ("head", pa.int16()), ("stratum", pa.string())]
+    + [(name, pa.float64()) for name in ("mean", "ci_low", "ci_high")]
+    + [("n", pa.int32()), ("n_examples", pa.int32()), ("reliability", pa.float64())]
 )
 """One row per probe, part, head and stratum: mean, 95 % interval, clusters, examples, rank reliability."""
 
 EXAMPLES = pa.schema(
-    [
-        ("example", pa.int32()),
-        ("id", pa.string()),
-        ("dataset", pa.string()),
-        ("cluster", pa.string()),
-        ("tokens", pa.int32()),
-        ("text", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-    ]
+    [_EXAMPLE]
+    + [(name, pa.string()) for name in ("id", "dataset", "cluster")]
+    + [("tokens", pa.int32()), ("text", pa.string()), ("token_ids", pa.list_(pa.int32()))]
 )
 """One row per example; one typed column `c_<name>` per condition follows."""
 
