@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from dash import dcc, html
@@ -97,10 +98,10 @@ def chosen_head(run: Run, reading: Reading, name: str | None) -> html.Div:
         ],
         className="ha-chosen-title",
     )
-    rows = reading.table[reading.table["name"] == name]
-    if rows.empty or rows["value"].isna().all():
-        words = UNDEFINED if len(rows) else "not measured"
+    row = row_in(reading, name)
+    if row is None or not math.isfinite(row["value"]):
+        words = UNDEFINED if row is not None else "not measured"
         return html.Div([title, html.P(f"{reading.title} is {words}.", className="ha-muted")])
     others = standing_out(run, reading, name)
     below = [html.H3("Stands out in"), html.Ul(others, className="ha-others")] if others else []
-    return html.Div([title, measures(reading, rows.iloc[0]), *below])
+    return html.Div([title, measures(reading, row), *below])

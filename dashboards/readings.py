@@ -13,6 +13,10 @@ from ..data.heads import head_name
 from ..data.store import Run
 from .reading import Frame, Reading, add_ranks
 
+COLUMNS = {"layer": "layer", "head": "head", "value": "mean", "low": "ci_low", "high": "ci_high", "n": "n",
+           "reliability": "reliability"}  # fmt: skip
+"""What a reading calls the columns of a heads table."""
+
 
 def strata_of(table: Frame) -> list[str]:
     """The strata of a heads table: the coarse ones first, numbers in numeric order."""
@@ -103,18 +107,8 @@ def reading_from(
     rows = rows[rows["stratum"] == stratum].sort_values(["layer", "head"])
     layers, heads, kv_heads = shape_of(run, tower)
     layers, heads = max(layers, int(rows["layer"].max()) + 1), max(heads, int(rows["head"].max()) + 1)
-    flat = pd.DataFrame(
-        {
-            "layer": rows["layer"].to_numpy(),
-            "head": rows["head"].to_numpy(),
-            "name": [head_name(a, b) for a, b in zip(rows["layer"], rows["head"], strict=True)],
-            "value": rows["mean"].to_numpy(float),
-            "low": rows["ci_low"].to_numpy(float),
-            "high": rows["ci_high"].to_numpy(float),
-            "n": rows["n"].to_numpy(),
-            "reliability": rows["reliability"].to_numpy(float),
-        }
-    )
+    flat = pd.DataFrame({name: rows[column].to_numpy() for name, column in COLUMNS.items()})
+    flat.insert(2, "name", [head_name(*place) for place in zip(flat["layer"], flat["head"], strict=True)])
     return Reading(probe, part, stratum, tower, cards(run)[probe], layers, heads, kv_heads, add_ranks(flat))
 
 
