@@ -1,30 +1,106 @@
-"""Which implementation computes the statistics of a call."""
+"""Which implementation computes the statistics of a call: Triton on CUDA, blockwise torch elsewhere.
+
+HEADATLAS_BACKEND names one for every call. Without it, a call that the Triton kernels can't take (a mask that is a
+Python rule) is streamed, and so is everything after a kernel that does not compile here, with one warning.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
 from .reference import reference_stats
 from .streaming import streaming_stats
 
-BACKENDS: dict[str, Callable[[AttentionInputs, frozenset[str]], dict[str, Tensor]]] = {
-    "streaming": streaming_stats,
-    "reference": reference_stats,
-}
+VARIABLE = "HEADATLAS_BACKEND"
+Compute = Callable[..., dict[str, Tensor]]
+log = logging.getLogger("headatlas")
+_broken: list[str] = []
+"""Why the Triton kernels do not work on this machine, once that was seen."""
 
 
-def backend() -> str:
-    """The backend in force: HEADATLAS_BACKEND where it is set, `streaming` otherwise."""
-    name = os.environ.get("HEADATLAS_BACKEND", "streaming")
-    if name not in BACKENDS:
-        raise ValueError(f"HEADATLAS_BACKEND: expected one of {', '.join(BACKENDS)}, got {name!r}")
+def _triton_stats(inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: Tensor | None = None) -> dict:
+    from .triton_stats import triton_stats
+
+    return triton_stats(inputs, needs, logsumexp=logsumexp)
+
+
+BACKENDS: dict[str, Compute] = {"streaming": streaming_stats, "reference": reference_stats, "triton": _triton_stats}
+
+
+def choose(device: torch.device | str) -> tuple[str, str]:
+    """(backend, why) for tensors on `device`."""
+    device = torch.device(device)
+    forced = os.environ.get(VARIABLE)
+    if forced is not None:
+        if forced not in BACKENDS:
+            raise ValueError(f"{VARIABLE}: expected one of {', '.join(BACKENDS)}, got {forced!r}")
+        if forced == "triton" and _no_triton(device) is not None:
+            raise ValueError(f"{VARIABLE}=triton: {_no_triton(device)}; unset it, or use one of streaming, reference")
+        return forced, f"{VARIABLE} says so"
+    reason = _broken[0] if _broken else _no_triton(device)
+    return ("triton", f"the tensors are on {device.type}") if reason is None else ("streaming", reason)
+
+
+def _no_triton(device: torch.device) -> str | None:
+    """Why Triton can't run on `device`, or None."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"the tensors are on {device.type}, not cuda"
+    if device.type != "cuda" and VARIABLE not in os.environ:
+        return "Triton's interpreter is used only where it is asked for"
+    return None
+
+
+def backend(device: torch.device | str = "cpu") -> str:
+    """The backend in force for tensors on `device`; said once, with the reason."""
+    name, reason = choose(device)
+    _say(name, reason)
     return name
 
 
-def attention_stats(inputs: AttentionInputs, needs: frozenset[str]) -> dict[str, Tensor]:
-    """Every field of `needs` for one attention call, by the backend in force."""
-    return BACKENDS[backend()](inputs, needs)
+@cache
+def _say(name: str, reason: str) -> None:
+    log.info("attention statistics by %s: %s", name, reason)
+
+
+def attention_stats(
+    inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Every field of `needs` for one attention call, by the backend in force.
+
+    `logsumexp` [batch, head, query] in nats, where the model's own attention has found it, saves Triton a sweep.
+    """
+    name = backend(inputs.query.device)
+    if name != "triton":
+        return BACKENDS[name](inputs, needs)
+    if VARIABLE in os.environ:
+        return _triton_stats(inputs, needs, logsumexp=logsumexp)
+    return _triton_or_streaming(inputs, needs, logsumexp)
+
+
+def _triton_or_streaming(inputs: AttentionInputs, needs: frozenset[str], logsumexp: Tensor | None) -> dict[str, Tensor]:
+    from triton.errors import TritonError
+
+    from .triton_stats import obstacle
+
+    reason = obstacle(inputs)
+    if reason is not None:
+        _say("streaming", f"for a call that Triton can't take: {reason}")
+        return streaming_stats(inputs, needs)
+    try:
+        return _triton_stats(inputs, needs, logsumexp=logsumexp)
+    except TritonError as error:
+        first = str(error).strip().partition("\n")[0]
+        _broken.append(f"a Triton kernel failed here ({type(error).__name__}: {first[:200]})")
+        warnings.warn(f"headatlas goes on with the streaming backend: {_broken[0]}", RuntimeWarning, stacklevel=3)
+        return streaming_stats(inputs, needs)

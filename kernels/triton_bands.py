@@ -1,8 +1,7 @@
 """Statistics of a band of offsets, given logsumexp, in Triton: only the key blocks that touch the band are read.
 
-    rows   window_mass      sum_j p_ij           over |i - j| < width
-           clipped_distance limit mass_i - sum_j p_ij (limit - |i - j|) over |i - j| < limit
-    keys   future_average   sum_i p_ij           over low <= i - j <= high, divided by the number of i on the host
+    rows   window_mass      sum_j p_ij   over |i - j| < width
+    keys   future_average   sum_i p_ij   over low <= i - j <= high, divided by the number of i on the host
 
 A grid axis runs over the asked-for variants. Cost per (query, head): 2 d FLOPs and 1 exp2 for each key of the band.
 """
@@ -30,8 +29,7 @@ def row_bands(
     call,
     given,  # logsumexp in bits, of centred keys, [batch, head, query]
     widths,  # int32 [variant]
-    mass,  # [variant, batch, head, query]: sum of p inside the band
-    lack,  # [variant, batch, head, query]: sum of p (width - |i - j|) inside the band
+    mass,  # [variant, batch, head, query]
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_Q: tl.constexpr,
@@ -46,8 +44,7 @@ def row_bands(
     query = first + tl.arange(0, BLOCK_Q)
     width = tl.load(widths + tl.program_id(2))
     q = load_rows(call, batch, head, query, BLOCK_D, D)
-    inner = tl.zeros([BLOCK_Q], tl.float32)
-    short = tl.zeros([BLOCK_Q], tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
     low, high = key_range(call, first, last)
     low = tl.maximum(low, first + call.offset - width + 1) // BLOCK_K * BLOCK_K
     high = tl.minimum(high, last + call.offset + width)
@@ -56,11 +53,9 @@ def row_bands(
         k = load_keys(call, batch, head // call.repeats, start, BLOCK_K, BLOCK_D, D)
         p = weights(call, given, q, k, batch, head, query, key, PRECISION)
         apart = tl.abs((query[:, None] + call.offset) - key[None, :])
-        inner += tl.sum(tl.where(apart < width, p, 0.0), 1)
-        short += tl.sum(p * tl.maximum(width - apart, 0).to(tl.float32), 1)
+        total += tl.sum(tl.where(apart < width, p, 0.0), 1)
     here = tl.program_id(2).to(tl.int64) * tl.num_programs(1) * call.queries + pair * call.queries + query
-    tl.store(mass + here, inner, mask=query < call.queries)
-    tl.store(lack + here, short, mask=query < call.queries)
+    tl.store(mass + here, total, mask=query < call.queries)
 
 
 @triton.jit

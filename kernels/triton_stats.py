@@ -1,7 +1,7 @@
 """The statistics of one attention call by the Triton kernels: what they are handed, how often they run, what comes back.
 
     rows alone                     one online sweep
-    with keys, blocks or bands     an online sweep for logsumexp, then one given sweep for everything else
+    with keys or blocks            an online sweep for logsumexp, then one given sweep for everything else
     logsumexp handed in            the given sweep alone (the fused form: the model's own SDPA has found it)
 
 Same fields as `streaming.py`, computed in float32. `obstacle` says which calls it can't take, and why.
@@ -10,6 +10,7 @@ Same fields as `streaming.py`, computed in float32. `obstacle` says which calls 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -41,7 +42,7 @@ COLUMNS = 64
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
 FINAL = frozenset({"received", "received_by_group", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
-AFTER = frozenset({"window_mass", "clipped_distance", "future_average", "weight_at"})
+AFTER = frozenset({"window_mass", "future_average", "weight_at"})
 """Fields that are found from logsumexp once the sweeps are done."""
 
 
@@ -65,24 +66,24 @@ def triton_stats(
     if reason is not None:
         raise NotImplementedError(f"the Triton kernels can't take this call: {reason}")
     launch = Launch(inputs)
-    bases = {split_name(name)[0] for name in needs}
-    swept = bases & set(Out._fields)
+    swept = {name for name in needs if split_name(name)[0] in Out._fields}
+    if "max_weight" in needs:
+        swept |= {"max_logit", "logsumexp"}
+    later = {name for name, _ in parameters(needs, "clipped_distance")[1:]}  # one limit a sweep
+    first = swept - later
     found: dict[str, Tensor] = {}
-    given = None if logsumexp is None else launch.in_bits(logsumexp)
-    if given is None and bases & (FINAL | AFTER):
-        found |= launch.sweep({"logsumexp"} | (swept if not bases & FINAL else set()), given=None)
-        given, swept = found["logsumexp"], swept - found.keys()
-    elif given is not None:
-        found["logsumexp"] = given
-        swept -= {"logsumexp"}
-    if "max_weight" in bases:
-        swept |= {"logsumexp", "max_logit"} - found.keys()
-    if swept:
-        found |= launch.sweep(swept, given)
-    if bases & AFTER:
-        assert given is not None
-        found |= launch.after(needs, given)
-    return launch.finished(found, needs)
+    if logsumexp is not None:
+        found["logsumexp"] = launch.in_bits(logsumexp)
+    elif first & FINAL:
+        found |= launch.sweep({"logsumexp"}, None)
+    elif needs - {"visible_keys"}:
+        found |= launch.sweep(first | {"logsumexp"}, None)
+    for names in (first, *({name} for name in later)):
+        if names - found.keys():
+            found |= launch.sweep(names - found.keys(), found["logsumexp"])
+    if any(split_name(name)[0] in AFTER for name in needs):
+        found |= launch.after(needs, found["logsumexp"])
+    return {name: launch.finished(name, found) for name in needs | {"visible_keys"}}
 
 
 class Launch:
@@ -133,42 +134,34 @@ class Launch:
         return self.inputs.real_queries().to(torch.int8).contiguous()
 
     def sizes(self, *, cells: bool = False) -> dict[str, Any]:
-        """Compile-time sizes: block shapes, warps, and the precision of dot products.
-
-        Short blocks of keys leave registers for the statistics; cells of a block map want square ones.
-        """
-        width = self.query.shape[-1]
-        rows, keys, warps = (BLOCK_SIZE, BLOCK_SIZE, 4) if cells else (2 * BLOCK_SIZE, BLOCK_SIZE // 2, 8)
-        return {
-            "D": width, "BLOCK_D": max(16, triton.next_power_of_2(width)), "BLOCK_Q": rows, "BLOCK_K": keys,
-            "PRECISION": "tf32x3" if self.dtype == torch.float32 else "tf32", "num_warps": warps,
-        }  # fmt: skip
+        """Compile-time sizes of this call's kernels."""
+        return block_sizes(self.query.shape[-1], self.dtype, cells=cells)
 
     def sweep(self, names: set[str], given: Tensor | None) -> dict[str, Tensor]:
-        """Run one sweep for the fields `names`."""
+        """Run one sweep for the fields `names`, which hold one limit at most."""
         batch, heads, queries, _ = self.inputs.shape
+        spelled = {split_name(name)[0]: name for name in names}
         pack = 1 if names & FINAL else self.inputs.repeats
         sizes = self.sizes(cells=bool(names & {"pooled_mean", "pooled_max"}))
-        blocks = triton.cdiv(queries * pack, sizes["BLOCK_Q"])
-        lanes = batch * heads // pack
+        blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group"}:
             columns = GROUPS if "received_by_group" in names else 1
-            programs = min(blocks, COLUMNS // columns, max(1, triton.cdiv(PROGRAMS, lanes)))
-        out = Out(*(self.allocate(name, programs) if name in names else None for name in Out._fields))
-        value = self.inputs.value if "output" in names else None
-        width = 16 if value is None else value.shape[-1]
+            programs = min(blocks, COLUMNS // columns, triton.cdiv(PROGRAMS, lanes))
+        out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
+        value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
         sweep[(programs, lanes)](
-            self.call, self.marks(names), given, out, blocks, D_VALUE=width,
-            BLOCK_V=max(16, triton.next_power_of_2(width)), PACK=pack, **sizes,
+            self.call, self.marks(spelled), given, out, blocks, D_VALUE=value,
+            BLOCK_V=max(16, triton.next_power_of_2(value)), PACK=pack, **sizes,
         )  # fmt: skip
-        return {name: getattr(out, name) for name in names}
+        return {name: getattr(out, base) for base, name in spelled.items()}
 
-    def marks(self, names: set[str]) -> Marks:
-        """What the fields `names` read of tokens and values; None for all else."""
-        inputs = self.inputs
+    def marks(self, spelled: Mapping[str, str]) -> Marks:
+        """What the fields of a sweep (base -> name) read of tokens and values; None for all else."""
+        inputs, names = self.inputs, spelled.keys()
         tokens = names & set(TOKEN_FIELDS)
         groups = names & {"group_mass", "value_weighted_mass"}
+        limits = [limit for _, (limit,) in parameters(spelled.values(), "clipped_distance")]
         if tokens and (inputs.query_tokens is None or inputs.key_tokens is None):
             raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
         key_token = inputs.key_tokens.to(torch.int32) if tokens else None  # type: ignore[union-attr]
@@ -187,6 +180,7 @@ class Launch:
             value=value.to(self.dtype).contiguous() if "output" in names else None,  # type: ignore[union-attr]
             value_norm=value.float().norm(dim=-1) if "value_weighted_mass" in names else None,  # type: ignore[union-attr]
             sink=sink,
+            limit=float(limits[0]) if limits else None,
         )
 
     def allocate(self, name: str, programs: int) -> Tensor:
@@ -218,22 +212,16 @@ class Launch:
         return found
 
     def row_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
-        """window_mass and clipped_distance, all variants in one launch."""
-        windows, clipped = parameters(needs, "window_mass"), parameters(needs, "clipped_distance")
-        widths = sorted({width for _, (width,) in windows + clipped})
-        if not widths:
+        """window_mass, all variants in one launch."""
+        windows = parameters(needs, "window_mass")
+        if not windows:
             return {}
         batch, heads, queries, _ = self.inputs.shape
-        mass, lack = torch.empty(2, len(widths), batch, heads, queries, device=self.query.device)
-        grid = (triton.cdiv(queries, self.sizes()["BLOCK_Q"]), batch * heads, len(widths))
-        device_widths = torch.tensor(widths, dtype=torch.int32, device=self.query.device)
-        row_bands[grid](self.call, given, device_widths, mass, lack, **self.sizes())
-        found = {name: mass[widths.index(width)] for name, (width,) in windows}
-        for name, (limit,) in clipped:
-            row_mass = 1.0 if self.inputs.sink_logits is None else self.sweep({"row_mass"}, given)["row_mass"]
-            far = limit * row_mass - lack[widths.index(limit)]
-            found[name] = torch.where(torch.isfinite(given), far, 0.0).clamp(min=0)
-        return found
+        mass = torch.empty(len(windows), batch, heads, queries, device=self.query.device)
+        widths = torch.tensor([width for _, (width,) in windows], dtype=torch.int32, device=self.query.device)
+        grid = (triton.cdiv(queries, self.sizes()["BLOCK_Q"]), batch * heads, len(windows))
+        row_bands[grid](self.call, given, widths, mass, **self.sizes())
+        return {name: mass[index] for index, (name, _) in enumerate(windows)}
 
     def key_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
         """future_average, all variants in one launch; sums, divided in `finished`."""
@@ -247,12 +235,8 @@ class Launch:
         key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes())
         return {name: mass[index] for index, (name, _) in enumerate(bands)}
 
-    def finished(self, found: dict[str, Tensor], needs: frozenset[str]) -> dict[str, Tensor]:
-        """The fields of `needs` in their own units: nats, means, groups that exist."""
-        return {name: self.field(name, found) for name in needs | {"visible_keys"}}
-
-    def field(self, name: str, found: dict[str, Tensor]) -> Tensor:
-        """One field from what the kernels wrote."""
+    def finished(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
+        """One field in its own unit from what the kernels wrote: nats, means, the groups that exist."""
         base, arguments = split_name(name)
         inputs = self.inputs
         if base == "visible_keys":
@@ -277,6 +261,18 @@ class Launch:
         if base == "pooled_mean":
             return values / block_count(inputs).clamp(min=1)[:, None, :, None]
         return values
+
+
+def block_sizes(width: int, dtype: torch.dtype, *, cells: bool = False) -> dict[str, Any]:
+    """Head size, block shapes, precision of dot products, warps.
+
+    Short blocks of keys leave registers for the statistics; cells of a block map want square ones.
+    """
+    rows, keys, warps = (BLOCK_SIZE, BLOCK_SIZE, 4) if cells else (2 * BLOCK_SIZE, BLOCK_SIZE // 2, 8)
+    return {
+        "D": width, "BLOCK_D": max(16, triton.next_power_of_2(width)), "BLOCK_Q": rows, "BLOCK_K": keys,
+        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": warps,
+    }  # fmt: skip
 
 
 def interpreted() -> bool:

@@ -12,7 +12,7 @@ program touches, and the host adds up the slices in one order. So results are de
 
 Cost per visible pair and head. Always: 2 d_head FLOPs of q.k on tensor cores, 1 exp2, 2 lane operations (shift, total);
 online 1 more (peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key 3,
-logit sums 3, mean_distance 3 and its square 1 more, token masses 6, received 1, pooled 1 each; on tensor cores
+logit sums 3, distances 2 and 2 or 3 more for each, token masses 6, received 1, pooled 1 each; on tensor cores
 group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products), output
 2 d_value. A mask adds 4 lane operations, on the edge blocks alone.
 Bytes: queries once; keys once per block of rows, mostly from L2 (n d_head elements a kv head); 4 a row and statistic;
@@ -44,6 +44,7 @@ class Marks(NamedTuple):
     value: Any  # [batch, kv_head, key, d_value], dense
     value_norm: Any  # float32 [batch, kv_head, key]
     sink: Any  # float32 [batch, head, query], the learned sink logit in bits, relative to centred keys
+    limit: Any  # where clipped_distance stops counting
 
 
 class Out(NamedTuple):
@@ -59,6 +60,7 @@ class Out(NamedTuple):
     logit_sum_squares: Any
     mean_distance: Any
     mean_square_distance: Any
+    clipped_distance: Any
     duplicate_mass: Any
     induction_mass: Any
     duplicate_keys: Any
@@ -133,7 +135,7 @@ def sweep(
     ONLINE: tl.constexpr = given is None
     SPREAD: tl.constexpr = out.logit_sum is not None or out.logit_sum_squares is not None
     PEAK: tl.constexpr = ONLINE or SPREAD or out.max_logit is not None or out.argmax_key is not None
-    DISTANCE: tl.constexpr = out.mean_distance is not None or out.mean_square_distance is not None
+    MEAN: tl.constexpr = out.mean_distance is not None or out.mean_square_distance is not None
     ALL_MASKED: tl.constexpr = call.key_mask is not None
     lane_q, lane_k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     group, column = tl.arange(0, GROUPS), tl.arange(0, BLOCK_V)
@@ -170,7 +172,7 @@ def sweep(
         peak = tl.full([BLOCK_Q], FLOOR, tl.float32)
         best = tl.zeros([BLOCK_Q], tl.int32)
         zero = tl.zeros([BLOCK_Q], tl.float32)
-        total, entropy, squares, distance, square_distance = zero, zero, zero, zero, zero
+        total, entropy, squares, distance, square_distance, clipped = zero, zero, zero, zero, zero, zero
         count, logit_sum, logit_squares, duplicate, induction = zero, zero, zero, zero, zero
         duplicates, inductions = best, best
         masses = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
@@ -222,6 +224,7 @@ def sweep(
                     squares = carry(out.sum_squares, shrink * shrink, squares)
                     distance = carry(out.mean_distance, shrink, distance)
                     square_distance = carry(out.mean_square_distance, shrink, square_distance)
+                    clipped = carry(out.clipped_distance, shrink, clipped)
                     duplicate = carry(marks.query_token, shrink, duplicate)
                     induction = carry(marks.query_token, shrink, induction)
                     masses = carry(out.group_mass, shrink[:, None], masses)
@@ -239,12 +242,14 @@ def sweep(
                     entropy += tl.sum(p * x, 1)
                 if out.sum_squares is not None:
                     squares += tl.sum(p * p, 1)
-                if DISTANCE:
+                if MEAN or out.clipped_distance is not None:
                     apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
                     if out.mean_distance is not None:
                         distance += tl.sum(p * apart, 1)
                     if out.mean_square_distance is not None:
                         square_distance += tl.sum(p * apart * apart, 1)
+                    if out.clipped_distance is not None:
+                        clipped += tl.sum(p * tl.minimum(apart, marks.limit), 1)
                 if marks.query_token is not None:
                     same, next_to = same_token(call, marks, batch, token, query, key)
                     duplicate += tl.sum(tl.where(same, p, 0.0), 1)
@@ -299,6 +304,7 @@ def sweep(
         put(out.logit_sum_squares, place, logit_squares * (LN2 * LN2), inside)
         put(out.mean_distance, place, norm * distance, inside)
         put(out.mean_square_distance, place, norm * square_distance, inside)
+        put(out.clipped_distance, place, norm * clipped, inside)
         put(out.duplicate_mass, place, norm * duplicate, inside)
         put(out.induction_mass, place, norm * induction, inside)
         put(out.duplicate_keys, place, duplicates, inside)

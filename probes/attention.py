@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from ..kernels.dispatch import attention_stats
 from ..kernels.inputs import AttentionInputs, Visibility
+from ..kernels.sdpa import attention_output
 from .masks import MaskRule, implied_visibility, mask_rule, tensor_mask
 
 NAME = "headatlas"
@@ -72,7 +72,7 @@ def attention_forward(
     watch = _watch.get()
     output = watch(module, inputs) if watch is not None else None
     if output is None:
-        output = attention_output(inputs)
+        output, _ = attention_output(inputs)
     return output.to(value.dtype).transpose(1, 2).contiguous(), None
 
 
@@ -85,31 +85,6 @@ def _visibility(
     if mask is None:
         return implied_visibility(module, query, key, is_causal), None
     return tensor_mask(mask[..., : key.shape[2]])
-
-
-def sdpa_suffices(inputs: AttentionInputs) -> bool:
-    """Whether stock SDPA computes this call without an n x n mask."""
-    view = inputs.visibility
-    plain = inputs.softcap is None and inputs.sink_logits is None and inputs.bias is None and view.rule is None
-    _, _, queries, keys = inputs.shape
-    unbounded = view.before is None or view.before >= keys + abs(view.offset)
-    causal = view.after == 0 and view.offset == 0 and queries == keys and view.key_mask is None
-    everything = view.after is None or (view.after == 0 and view.offset >= keys - 1)
-    return plain and unbounded and (causal or everything)
-
-
-def attention_output(inputs: AttentionInputs) -> Tensor:
-    """sum_j p_ij v_j, [batch, head, query, d_head], by SDPA where it needs no mask tensor, else block by block."""
-    if not sdpa_suffices(inputs):
-        return attention_stats(inputs, frozenset({"output"}))["output"]
-    assert inputs.value is not None
-    view = inputs.visibility
-    mask = None if view.key_mask is None else view.key_mask[:, None, None, :]
-    causal = view.after == 0 and inputs.shape[2] > 1
-    return torch.nn.functional.scaled_dot_product_attention(
-        inputs.query, inputs.key, inputs.value, attn_mask=mask, is_causal=causal, scale=inputs.scale,
-        enable_gqa=inputs.repeats > 1,
-    )  # fmt: skip
 
 
 AttentionInterface.register(NAME, attention_forward)

@@ -15,8 +15,9 @@ from ..data.tokens import TokenBatch
 from ..kernels.dispatch import attention_stats
 from ..kernels.inputs import AttentionInputs
 from ..kernels.reference import statistics_of_weights
+from ..kernels.sdpa import attention_output, sdpa_suffices
 from ..kernels.stats import AttentionStats, Call, parameters
-from .attention import capture, sdpa_suffices
+from .attention import capture
 from .batching import model_inputs
 from .materialised import MaterialisedCall, capture_materialised
 from .models import Model
@@ -39,15 +40,18 @@ class Observer:
     calls: Counter[int] = field(default_factory=Counter)
 
     def watch(self, module: nn.Module, inputs: AttentionInputs) -> Tensor | None:
-        """Statistics of one call; also its output where that takes a pass over the tiles anyway."""
+        """Statistics of one call, and its output; None where nobody asked for this call."""
         call = self._name(module, inputs)
         if not self._asked(call):
             return None
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
-        also_output = frozenset() if sdpa_suffices(inputs) else frozenset({"output"})
-        values = attention_stats(labelled, needs | also_output)
-        output = values.get("output") if also_output else None
+        if sdpa_suffices(inputs):
+            output, logsumexp = attention_output(inputs)
+            values = attention_stats(labelled, needs, logsumexp=logsumexp)
+        else:
+            values = attention_stats(labelled, needs | {"output"})
+            output = values["output"]
         self._deliver(call, labelled, {name: values[name] for name in needs | {"visible_keys"}})
         return output
 

@@ -62,7 +62,7 @@ class Plan:
             "model": card,
             "dtype": self.model.dtype,
             "device": self.model.device.type,
-            "backend": f"{self.model.backend}/{backend()}",
+            "backend": f"{self.model.backend}/{backend(self.model.device)}",
             "tokenizer": {"digest": self.model.tokenizer_digest},
             "data": {
                 "name": self.data.name,

@@ -47,13 +47,13 @@ def lengths_mask(lengths: list[int], size: int, left: bool = False) -> torch.Ten
     return positions >= size - real if left else positions < real
 
 
-def cases(size: int = 200) -> dict[str, AttentionInputs]:
-    """One call per rule, and some of them together, most of them of `size` tokens."""
+def cases(size: int = 200, heads: int = 4) -> dict[str, AttentionInputs]:
+    """One call per rule, and some of them together, most of them of `size` tokens; two heads share a kv head."""
     short = [size, size * 131 // 200]
     right, left = lengths_mask(short, size), lengths_mask(short, size, left=True)
 
     def call(**rules) -> AttentionInputs:
-        return make(**{"queries": size} | rules)
+        return make(**{"queries": size, "heads": heads, "kv_heads": heads // 2} | rules)
 
     return {
         "causal": call(),
@@ -74,12 +74,12 @@ def cases(size: int = 200) -> dict[str, AttentionInputs]:
         "cross": call(queries=40, keys=size, visibility=Visibility()),
         "queries before keys": make(queries=150, keys=20, visibility=Visibility(after=0, offset=-130)),
         "softcap": call(softcap=1.5),
-        "sink logits": call(sink_logits=lambda normal: 2 * normal(4)),
-        "huge sink logits": call(sink_logits=torch.tensor([200.0, 0.0, -200.0, 90.0])),
-        "bias": call(bias=lambda normal: normal(1, 4, size, size)),
+        "sink logits": call(sink_logits=lambda normal: 2 * normal(heads)),
+        "huge sink logits": call(sink_logits=torch.tensor([200.0, -200.0, 0.0, 90.0][:heads])),
+        "bias": call(bias=lambda normal: normal(1, heads, size, size)),
         "bias of one head": call(bias=lambda normal: normal(2, 1, size, size)),
         "everything": call(
             visibility=Visibility(before=60, after=0, key_mask=left, query_mask=left),
-            softcap=2.0, sink_logits=lambda normal: normal(4), bias=lambda normal: normal(1, 4, size, size),
+            softcap=2.0, sink_logits=lambda normal: normal(heads), bias=lambda normal: normal(1, heads, size, size),
         ),
     }  # fmt: skip

@@ -1,0 +1,265 @@
+"""The Triton kernels against the float64 definition: in Triton's interpreter without a GPU, on the device with one."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton has wheels for Linux only")
+
+from headatlas.kernels import dispatch, triton_stats as host
+from headatlas.kernels.inputs import AttentionInputs, Visibility
+from headatlas.kernels.reference import reference_stats
+from headatlas.kernels.sdpa import attention_output, with_logsumexp
+from headatlas.kernels.stats import FIELDS, ROW, ROW_GROUP, split_name
+from headatlas.kernels.streaming import streaming_stats
+from headatlas.kernels.triton_stats import Launch, obstacle, triton_stats
+
+from .cases import EVERYTHING, cases, make
+from .test_streaming import RELATIVE
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+CASES = {name: call for name, call in cases(size=72, heads=2).items() if obstacle(call) is None}
+TOLERANCE = {
+    # dtype of the inputs: (absolute for masses, nats and counts; relative for distances and sums of logits)
+    torch.float32: (1e-5, 1e-5),
+    torch.float16: (1e-5, 1e-5),
+    torch.bfloat16: (1e-5, 1e-5),
+}
+"""Inputs are exact in every precision, and all sums are float32, so half precision loses nothing against float32."""
+ROW_FIELDS = frozenset(
+    name for name in EVERYTHING if FIELDS[split_name(name)[0]].axes in (ROW, ROW_GROUP) and ":" not in name
+)
+
+
+def assert_equal(got, expected, dtype=torch.float32):
+    absolute, relative = TOLERANCE[dtype]
+    for name, want in expected.items():
+        limit = (relative, 2e-6) if split_name(name)[0] in RELATIVE else (1e-5, absolute)
+        torch.testing.assert_close(
+            got[name].cpu().to(want.dtype), want, rtol=limit[0], atol=limit[1], equal_nan=False,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )  # fmt: skip
+
+
+def on(device, call: AttentionInputs) -> AttentionInputs:
+    def move(value):
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    fields = {field.name: move(getattr(call, field.name)) for field in dataclasses.fields(call)}
+    fields["targets"] = {name: move(target) for name, target in call.targets.items()}
+    view = call.visibility
+    fields["visibility"] = dataclasses.replace(view, key_mask=move(view.key_mask), query_mask=move(view.query_mask))
+    return AttentionInputs(**fields)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", CASES)
+def test_every_field_equals_the_definition(case, device):
+    assert_equal(triton_stats(on(device, CASES[case]), EVERYTHING), reference_stats(CASES[case], EVERYTHING))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", ["causal", "multi-query", "everything", "two-sided window", "sink logits"])
+def test_rows_alone_take_one_online_sweep(case, device, monkeypatch):
+    sweeps = []
+    sweep = Launch.sweep
+    monkeypatch.setattr(Launch, "sweep", lambda self, names, given: sweeps.append(given) or sweep(self, names, given))
+    got = triton_stats(on(device, CASES[case]), ROW_FIELDS)
+    assert sweeps == [None]
+    assert_equal(got, reference_stats(CASES[case], ROW_FIELDS))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", ["causal", "full", "odd length"])
+def test_the_logsumexp_of_the_models_own_attention_saves_a_sweep(case, device, monkeypatch):
+    call = CASES[case] if device == "cpu" else on(device, half(CASES[case], torch.bfloat16))
+    found = with_logsumexp(call)
+    assert found is not None
+    sweeps = []
+    sweep = Launch.sweep
+    monkeypatch.setattr(Launch, "sweep", lambda self, names, given: sweeps.append(given) or sweep(self, names, given))
+    got = triton_stats(call, EVERYTHING, logsumexp=found[1])
+    assert len(sweeps) == 2 and None not in sweeps, 'two limits take two sweeps, both given'
+    assert_equal(got, reference_stats(on("cpu", call), EVERYTHING))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("length", [1, 63, 100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_any_length(length, device):
+    call = make(batch=1, heads=2, kv_heads=1, queries=length)
+    assert_equal(triton_stats(on(device, call), EVERYTHING), reference_stats(call, EVERYTHING))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("width", [8, 16, 80, 128, 256])
+def test_head_sizes(width, device):
+    call = make(batch=1, heads=2, kv_heads=2, queries=70, width=width)
+    assert_equal(triton_stats(on(device, call), EVERYTHING), reference_stats(call, EVERYTHING))
+
+
+def half(call: AttentionInputs, dtype: torch.dtype) -> AttentionInputs:
+    return dataclasses.replace(call, **{name: getattr(call, name).to(dtype) for name in ("query", "key", "value")})
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_inputs_are_summed_in_float32(dtype, device):
+    """`output` is left out: its weights are rounded to the values' precision, as flash attention does."""
+    call = half(make(batch=1, queries=100, seed=5), dtype)
+    needs = EVERYTHING - {"output"}
+    assert_equal(triton_stats(on(device, call), needs), reference_stats(call, needs), dtype)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shift", [30.0, 750.0])
+def test_a_common_key_mean_does_not_hurt(shift, device):
+    call = make(batch=1, queries=70, seed=3)
+    direction = torch.nn.functional.normalize(torch.randn(16, generator=torch.Generator().manual_seed(1)), dim=0)
+    call = dataclasses.replace(call, key=call.key + shift * direction)
+    needs = frozenset({"entropy", "max_weight", "sum_squares", "group_mass", "received"})
+    got, expected = triton_stats(on(device, call), needs), reference_stats(call, needs)
+    for name, want in expected.items():
+        torch.testing.assert_close(got[name].cpu().to(want.dtype), want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_ties_point_at_a_largest_weight(device):
+    call = make(batch=1, queries=70)
+    tied = dataclasses.replace(call, key=call.key[:, :, :1].expand(-1, -1, 70, -1).contiguous())
+    got = triton_stats(on(device, tied), frozenset({"argmax_key", "max_weight"}))
+    assert (got["argmax_key"].cpu() <= torch.arange(70)).all()
+    torch.testing.assert_close(got["max_weight"].cpu()[0, 0], 1 / torch.arange(1.0, 71.0))
+    chosen = triton_stats(on(device, call), frozenset({"argmax_key"}))["argmax_key"].cpu()
+    assert torch.equal(chosen, reference_stats(call, frozenset({"argmax_key"}))["argmax_key"])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_same_call_gives_the_same_bits(device):
+    call = on(device, CASES["everything"])
+    first, second = triton_stats(call, EVERYTHING), triton_stats(call, EVERYTHING)
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_key_sums_do_not_depend_on_the_number_of_slices(slices, monkeypatch):
+    monkeypatch.setattr(host, "COLUMNS", 16 * slices)
+    call = make(batch=1, heads=2, kv_heads=2, queries=300)
+    needs = frozenset({"received", "received_by_group"})
+    assert_equal(triton_stats(call, needs), reference_stats(call, needs))
+
+
+@pytest.mark.parametrize("name", sorted(EVERYTHING))
+def test_each_field_works_alone(name):
+    call = CASES["odd length"]
+    got = triton_stats(call, frozenset({name}))
+    assert set(got) == {name, "visible_keys"}
+    assert_equal(got, reference_stats(call, frozenset({name})))
+
+
+def test_uninitialised_memory_never_shows(monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: _spoilt(empty(*a, **k)))
+    for name, values in triton_stats(CASES["everything"], EVERYTHING).items():
+        assert not values.isnan().any(), name
+
+
+def _spoilt(tensor):
+    return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(-77)
+
+
+def test_halves_of_the_keys_merge_to_the_whole():
+    """Online sums are associative: lse = ln(e^a + e^b), p = w_a p_a + w_b p_b, with w = e^(lse_half - lse)."""
+    call = make(batch=1, queries=40, keys=96, visibility=Visibility())
+    needs = frozenset({"logsumexp", "entropy", "sum_squares", "group_mass", "received", "max_logit"})
+    whole = triton_stats(call, needs)
+    parts = [
+        triton_stats(
+            dataclasses.replace(call, key=call.key[:, :, a:b], value=call.value[:, :, a:b], key_groups=call.key_groups[:, a:b]),
+            needs,
+        )
+        for a, b in ((0, 50), (50, 96))
+    ]  # fmt: skip
+    lse = torch.logaddexp(*(part["logsumexp"] for part in parts))
+    share = [torch.exp(part["logsumexp"] - lse) for part in parts]
+    entropy = sum(w * (part["entropy"] - w.log()) for w, part in zip(share, parts))
+    torch.testing.assert_close(whole["logsumexp"], lse, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole["entropy"], entropy, rtol=1e-5, atol=1e-5)
+    squares = sum(w * w * part["sum_squares"] for w, part in zip(share, parts))
+    torch.testing.assert_close(whole["sum_squares"], squares, rtol=1e-5, atol=1e-6)
+    masses = sum(w[..., None] * part["group_mass"] for w, part in zip(share, parts))
+    torch.testing.assert_close(whole["group_mass"], masses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(whole["max_logit"], torch.maximum(*(part["max_logit"] for part in parts)))
+
+
+def test_what_the_kernels_cannot_take_is_refused_by_reason():
+    ruled = make(visibility=Visibility(after=0, rule=lambda b, q, k: q >= k))
+    with pytest.raises(NotImplementedError, match="can't take this call: its mask is a rule in Python"):
+        triton_stats(ruled, frozenset({"entropy"}))
+    assert obstacle(make(groups=17)) == "it has 17 groups, more than 16"
+    assert obstacle(make(width=320)) == "its heads are 320 wide, more than 256"
+
+
+def test_dispatch_says_which_and_why(monkeypatch):
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    assert dispatch.choose("cuda") == ("triton", "the tensors are on cuda")
+    assert dispatch.choose("cpu")[0] == "streaming"
+    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    assert dispatch.choose("cuda") == ("reference", "HEADATLAS_BACKEND says so")
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="HEADATLAS_BACKEND=triton: the tensors are on cpu, not cuda; unset it"):
+        dispatch.choose("cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert dispatch.choose("cpu")[0] == "triton"
+
+
+def test_a_kernel_that_does_not_compile_is_streamed_with_one_warning(monkeypatch):
+    from triton.errors import TritonError
+
+    def fails(*_, **__):
+        raise TritonError("out of resource: shared memory\nand more")
+
+    call = make(batch=1, queries=20)
+    needs = frozenset({"entropy"})
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "_no_triton", lambda device: None)
+    monkeypatch.setattr(dispatch, "_broken", [])
+    monkeypatch.setattr(dispatch, "_triton_stats", fails)
+    with pytest.warns(RuntimeWarning, match=r"streaming backend: .*TritonError: out of resource: shared memory\)"):
+        got = dispatch.attention_stats(call, needs)
+    torch.testing.assert_close(got["entropy"], streaming_stats(call, needs)["entropy"])
+    assert dispatch.choose("cpu")[0] == "streaming"
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    with pytest.raises(TritonError):
+        dispatch.attention_stats(call, needs)
+
+
+def test_sdpa_gives_output_and_logsumexp():
+    call = make(batch=1, heads=4, kv_heads=2, queries=90)
+    output, logsumexp = with_logsumexp(call)
+    expected = reference_stats(call, frozenset({"output", "logsumexp"}))
+    torch.testing.assert_close(output.double(), expected["output"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logsumexp.double(), expected["logsumexp"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(attention_output(call)[0].double(), expected["output"], rtol=1e-5, atol=1e-5)
+
+
+COMPILE = Path(__file__).with_name("compile_for_gpu.py")
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [(["given, rows and received", "row bands", "key bands"], 3), pytest.param([], 8, marks=pytest.mark.slow)],
+)
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(names, count):
+    """The interpreter takes what the compiler refuses, so kernels are compiled for compute capability 9.0 as well."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(COMPILE), *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("compiled") == count
