@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from typing import Any, cast
 
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .dispatch import BACKENDS, attention_stats, choose
 from .inputs import AttentionInputs, Visibility
 from .reference import reference_stats
 from .stats import FIELDS
-from .streaming import streaming_stats
-from .timing import peak_megabytes, ratio, side_by_side
+from .timing import Provider, peak_megabytes
 
 PARAMETERS = {"window_mass": ":16", "clipped_distance": ":10", "future_average": ":10:100", "weight_at": ":first"}
 EVERYTHING = frozenset(name + PARAMETERS.get(name, "") for name in FIELDS) - {"output"}
@@ -20,72 +21,105 @@ EVERYTHING = frozenset(name + PARAMETERS.get(name, "") for name in FIELDS) - {"o
 USUAL = frozenset({"logsumexp", "entropy", "max_weight", "sum_squares", "group_mass", "received", "weight_at:first"})
 """Rows, groups and received attention."""
 LENGTHS = (512, 2048, 8192)
+HEADS, WIDTH, GROUPS = 8, 64, 16
+BACKENDS_OF_SDPA = {
+    "cpu": (),
+    "cuda": (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION),
+}
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}
 
 
-def call_of(length: int, *, heads: int = 8, width: int = 64) -> AttentionInputs:
-    """A random causal call with 16 groups."""
+def call_of(length: int, device: str = "cpu") -> AttentionInputs:
+    """A random causal call with 16 groups; bfloat16 on a GPU, float32 elsewhere."""
     random = torch.Generator().manual_seed(0)
-    tensors: dict[str, Any] = {
-        name: torch.randn(1, heads, length, width, generator=random) for name in ("query", "key", "value")
-    }
-    tokens = torch.randint(5000, (1, length), generator=random)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+
+    def normal() -> Tensor:
+        return torch.randn(1, HEADS, length, WIDTH, generator=random).to(device, dtype)
+
+    def labels() -> Tensor:
+        return torch.randint(GROUPS, (1, length), generator=random).to(device, torch.int8)
+
+    tokens = torch.randint(5000, (1, length), generator=random).to(device)
     return AttentionInputs(
-        **tensors, scale=width**-0.5, visibility=Visibility(after=0), group_count=16,
-        key_groups=torch.randint(16, (1, length), generator=random).to(torch.int8),
-        query_groups=torch.randint(16, (1, length), generator=random).to(torch.int8),
-        query_tokens=tokens, key_tokens=tokens, targets={"first": torch.zeros(1, length, dtype=torch.long)},
+        query=normal(), key=normal(), value=normal(), scale=WIDTH**-0.5, visibility=Visibility(after=0),
+        group_count=GROUPS, key_groups=labels(), query_groups=labels(), query_tokens=tokens, key_tokens=tokens,
+        targets={"first": torch.zeros(1, length, dtype=torch.long, device=device)},
     )  # fmt: skip
 
 
-def providers(length: int) -> dict[str, Callable[[], object]]:
+def providers(length: int, device: str = "cpu") -> dict[str, Provider]:
     """What is compared at one length; the first is what the others are divided by."""
-    inputs = call_of(length)
-
-    operands = (inputs.query, inputs.key, cast(torch.Tensor, inputs.value))
-
-    def sdpa() -> object:
-        return torch.nn.functional.scaled_dot_product_attention(*operands, is_causal=True)
-
-    def maps() -> object:
-        logits = inputs.scale * inputs.query @ inputs.key.mT
-        hidden = torch.ones(length, length, dtype=torch.bool).triu(1)
-        return logits.masked_fill_(hidden, -torch.inf).softmax(-1)
-
-    found: dict[str, Callable[[], object]] = {
-        "torch SDPA forward": sdpa,
-        "headatlas, usual": lambda: streaming_stats(inputs, USUAL),
-        "headatlas, everything": lambda: streaming_stats(inputs, EVERYTHING),
-    }
-    if length <= 2048:
-        found["n x n softmax, no statistics"] = maps
+    inputs = call_of(length, device)
+    backend, _ = choose(device)
+    maps = 4.0 * HEADS * length**2
+    found = {"torch SDPA forward": Provider(lambda: lambda: _sdpa(inputs))}
+    for one in BACKENDS_OF_SDPA[device]:
+        found[f"torch SDPA forward, {one.name.lower()}"] = Provider(lambda one=one: lambda: _sdpa_by(inputs, one))
+    for name in dict.fromkeys((backend, "streaming")):
+        for what, needs in {"usual": USUAL, "everything": EVERYTHING}.items():
+            found[f"headatlas {name}, {what}"] = Provider(_ours(inputs, name, needs))
+    found["n x n softmax, no statistics"] = Provider(lambda: lambda: _softmax(inputs), 3 * maps)
+    found["n x n softmax, usual"] = Provider(lambda: lambda: _materialised(inputs), 4 * maps)
     return found
 
 
-def check() -> None:
-    """Refuse to time wrong numbers: the streamed fields against the definition at 300 tokens."""
-    inputs = call_of(300)
+def _ours(inputs: AttentionInputs, name: str, needs: frozenset[str]) -> Callable[[], Callable[[], object]]:
+    return lambda: lambda: BACKENDS[name](inputs, needs)
+
+
+def _sdpa(inputs: AttentionInputs) -> Tensor:
+    value = cast(Tensor, inputs.value)
+    return torch.nn.functional.scaled_dot_product_attention(inputs.query, inputs.key, value, is_causal=True)
+
+
+def _sdpa_by(inputs: AttentionInputs, backend: SDPBackend) -> Tensor:
+    with sdpa_kernel(backend):
+        return _sdpa(inputs)
+
+
+def _softmax(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    """(logits, weights), both [batch, head, query, key]."""
+    logits = inputs.scale * inputs.query @ inputs.key.mT
+    length = inputs.shape[2]
+    hidden = torch.ones(length, length, dtype=torch.bool, device=logits.device).triu(1)
+    logits = logits.masked_fill_(hidden, -torch.inf)
+    return logits, logits.softmax(-1)
+
+
+def _materialised(inputs: AttentionInputs) -> dict[str, Tensor]:
+    """The usual statistics as one writes them with the maps at hand."""
+    logits, weights = _softmax(inputs)
+    one_hot = torch.nn.functional.one_hot(inputs.labels("key"), GROUPS).to(weights.dtype)[:, None]
+    return {
+        "logsumexp": logits.logsumexp(-1),
+        "entropy": -torch.xlogy(weights, weights).sum(-1),
+        "max_weight": weights.amax(-1),
+        "sum_squares": weights.square().sum(-1),
+        "group_mass": weights @ one_hot,
+        "received": weights.sum(-2),
+        "weight_at:first": weights[..., 0],
+    }
+
+
+def check(device: str = "cpu") -> None:
+    """Refuse to time wrong numbers: every field of the backend in force, and of the maps, at 300 tokens."""
+    inputs = call_of(300, device)
     expected = reference_stats(inputs, EVERYTHING)
-    for name, value in streaming_stats(inputs, EVERYTHING).items():
-        if name != "argmax_key":
-            torch.testing.assert_close(value.double(), expected[name].double(), rtol=1e-4, atol=1e-4)
+    for found in (attention_stats(inputs, EVERYTHING), _materialised(inputs) if device == "cpu" else {}):
+        for name in found.keys() - {"argmax_key"}:
+            torch.testing.assert_close(
+                found[name].double(), expected[name].double(), rtol=TOLERANCE[device], atol=TOLERANCE[device],
+                msg=lambda text, name=name: f"no table is printed, {name} is wrong: {text}",
+            )  # fmt: skip
 
 
-def times(length: int, repeats: int) -> list[dict[str, Any]]:
-    """One row per provider: milliseconds and the ratio to the first provider, taken pair by pair."""
-    seconds = side_by_side(providers(length), repeats)
-    base = next(iter(seconds.values()))
-    rows = []
-    for name, values in seconds.items():
-        middle, low, high = ratio(values, base)
-        rows.append(
-            {"table": "kernels", "length": length, "provider": name, "ms": round(1e3 * median(values), 2),
-             "ratio": round(middle, 2), "ratio_low": round(low, 2), "ratio_high": round(high, 2)}
-        )  # fmt: skip
-    return rows
-
-
-def memory(length: int, provider: str) -> float:
+def memory(length: int, device: str, provider: str) -> float:
     """Peak MB of one provider above its inputs; call it in a fresh process."""
-    call = providers(length)[provider]
-    providers(64)[provider]()
-    return peak_megabytes(call)
+    providers(64, device)[provider].make()()
+    return peak_megabytes(providers(length, device)[provider].make(), device)
+
+
+def shape_of(length: int) -> dict[str, Any]:
+    """What every row of this table says of its call."""
+    return {"table": "kernels", "length": length, "heads": HEADS, "d_head": WIDTH}

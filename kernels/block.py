@@ -11,8 +11,12 @@ from torch import Tensor
 
 from . import prepared
 from .inputs import AttentionInputs
+from .matches import Matches
 from .prepared import Prepared
 from .stats import BLOCK_SIZE, parameters
+
+FLOOR = -1e30
+"""A masked logit: finite, so that weight * logit is 0 and not NaN."""
 
 
 def blocks_of(whole: Prepared) -> Iterator[Block]:
@@ -68,6 +72,11 @@ class Block:
             if a < b
         ]
 
+    @cached_property
+    def floors(self) -> list[tuple[int, int, Tensor]]:
+        """`hidden` as numbers to add to logits, FLOOR or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
+        return [(low, high, hidden[:, None, None].to(self.whole.dtype) * FLOOR) for low, high, hidden in self.hidden]
+
     @property
     def _span(self) -> tuple[int, int, int, int]:
         return self.start, self.stop, self.low, self.high
@@ -104,17 +113,15 @@ class Block:
         return self.offsets(low, high).abs()
 
     @cached_property
-    def near_columns(self) -> tuple[list[str], Tensor]:
-        """Names and values [query, near key, column] of what is summed over the near keys one by one."""
+    def near_columns(self) -> dict[str, Tensor]:
+        """By name, what each near key counts for, [query, near key]: all terms positive, so nothing cancels."""
         distance = self.near_distance
-        columns = {
+        return {
             "mean_distance": distance,
             "mean_square_distance": distance.square(),
             **{name: distance.clamp(max=n) for name, (n,) in parameters(self.whole.needs, "clipped_distance")},
             **{name: (distance < n).to(distance.dtype) for name, (n,) in parameters(self.whole.needs, "window_mass")},
         }
-        wanted = [name for name in columns if name in self.whole.needs]
-        return wanted, torch.stack([columns[name] for name in wanted], dim=-1)
 
     def offsets(self, low: int, high: int) -> Tensor:
         """i - j for keys low..high-1 (relative to self.low), [query, key]."""
@@ -124,9 +131,9 @@ class Block:
 
     @cached_property
     def linear(self) -> Tensor:
-        """[batch, kv_head or 1, key, column] with the far columns of this block written in."""
+        """[batch, kv_head or 1, column, key] with the far columns of this block written in."""
         assert self.whole.linear is not None
-        columns = self.whole.linear[self.batches, :, self.low : self.high]
+        columns = self.whole.linear[self.batches, :, :, self.low : self.high]
         near_low, near_high = self.near
         first = self.start + self.inputs.visibility.offset - self.low
         for side, region, anchor, sign in (
@@ -134,11 +141,11 @@ class Block:
             ("right", slice(near_high, self.high - self.low), first + self.stop - self.start - 1, -1),
         ):
             if side in self.whole.columns:
-                here = columns[..., self.whole.columns[side]]
+                here = columns[:, :, self.whole.columns[side]]
                 here.zero_()
                 keys = torch.arange(region.start, region.stop, device=self.device, dtype=self.whole.dtype)
                 gap = sign * (anchor - keys)
-                here[..., region, :] = torch.stack([torch.ones_like(gap), gap, gap.square()], dim=-1)
+                here[..., region] = torch.stack([torch.ones_like(gap), gap, gap.square()])
         return columns
 
     @cached_property
@@ -155,8 +162,8 @@ class Block:
         labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
         return (labels[..., None] == self.whole.query_labels).to(rows.dtype).mT * rows
 
-    def same_token(self, shift: int) -> Tensor:
-        """[batch, 1, 1, query, key], 1 where key j - shift holds the query's token and is another position."""
+    def same_token(self, shift: int) -> Matches:
+        """The visible pairs in which key j - shift holds the query's token and is another position."""
         query, key = self.inputs.query_tokens, self.inputs.key_tokens
         if query is None or key is None:
             raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
@@ -165,21 +172,16 @@ class Block:
         same &= (before >= 0)[:, None]
         itself = self.start + self.inputs.visibility.offset + shift - self.low
         torch.diagonal(same, itself, dim1=1, dim2=2).fill_(False)
-        return same[:, None, None].to(self.whole.dtype)
-
-    def count_seen(self, keys: Tensor) -> Tensor:
-        """How many of the marked keys [batch, 1, 1, query, key] each query can see, [batch, 1, 1, query]."""
-        count = keys.sum(-1)
         for low, high, hidden in self.hidden:
-            count = count - (keys[..., low:high] * hidden[:, None, None]).sum(-1)
-        return count
+            same[..., low:high] &= ~hidden
+        return Matches(same, self.whole.dtype)
 
     @cached_property
-    def duplicates(self) -> Tensor:
+    def duplicates(self) -> Matches:
         """Keys with the query's own token."""
         return self.same_token(0)
 
     @cached_property
-    def continuations(self) -> Tensor:
+    def continuations(self) -> Matches:
         """Keys right behind the query's own token."""
         return self.same_token(1)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .matches import Matches
 from .stats import BLOCK_SIZE
 from .tile import BITS, Tile
 
@@ -35,12 +36,11 @@ def _sum_squares(tile: Tile, _: Arguments) -> Tensor:
 
 
 def _logit_sum(tile: Tile, _: Arguments) -> Tensor:
-    return torch.stack([piece.sum(-1) for piece in tile.seen_shifted]).sum(0) / BITS
+    return tile.shifted.sum(-1) / BITS
 
 
 def _logit_sum_squares(tile: Tile, _: Arguments) -> Tensor:
-    squares = [torch.linalg.vector_norm(piece, dim=-1).square() for piece in tile.seen_shifted]
-    return torch.stack(squares).sum(0) / BITS**2
+    return (torch.linalg.vector_norm(tile.shifted, dim=-1) / BITS).square()
 
 
 def _mean_distance(tile: Tile, _: Arguments) -> Tensor:
@@ -74,8 +74,8 @@ def _weight_at(tile: Tile, arguments: Arguments) -> Tensor:
     return tile.weights.gather(-1, index).squeeze(-1) * tile.norm * inside[:, None, None]
 
 
-def _count(tile: Tile, name: str, keys: Tensor) -> Tensor:
-    return tile.block.once(name, lambda: tile.block.count_seen(keys)).expand(tile.shape[:4])
+def _count(tile: Tile, matches: Matches) -> Tensor:
+    return matches.count[:, None, None].expand(tile.shape[:4])
 
 
 def _argmax_key(tile: Tile, _: Arguments) -> Tensor:
@@ -113,10 +113,10 @@ ROWS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
     "mean_square_distance": _mean_square_distance,
     "clipped_distance": _clipped_distance,
     "window_mass": lambda tile, arguments: tile.near(f"window_mass:{arguments[0]}"),
-    "duplicate_mass": lambda tile, _: tile.dot(tile.block.duplicates),
-    "induction_mass": lambda tile, _: tile.dot(tile.block.continuations),
-    "duplicate_keys": lambda tile, _: _count(tile, "duplicate_keys", tile.block.duplicates),
-    "induction_keys": lambda tile, _: _count(tile, "induction_keys", tile.block.continuations),
+    "duplicate_mass": lambda tile, _: tile.block.duplicates.mass(tile),
+    "induction_mass": lambda tile, _: tile.block.continuations.mass(tile),
+    "duplicate_keys": lambda tile, _: _count(tile, tile.block.duplicates),
+    "induction_keys": lambda tile, _: _count(tile, tile.block.continuations),
     "weight_at": _weight_at,
     "group_mass": lambda tile, _: tile.columns("group_mass"),
     "value_weighted_mass": lambda tile, _: tile.columns("value_weighted_mass"),
@@ -138,8 +138,9 @@ def _future(tile: Tile, arguments: Arguments) -> Tensor:
     last = max(first, min(tile.shape[-1], block.stop + position - low))
     band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
     sums = tile.weights.new_zeros(*tile.shape[:3], tile.shape[-1])
-    scale = (tile.norm * block.real[:, None, None])[..., None]
-    sums[..., first:last] = (tile.weights[..., first:last] * band * scale).sum(-2)
+    scratch = block.whole.buffer(2, *tile.shape[:-1], last - first)
+    inside = torch.mul(tile.weights[..., first:last], band, out=scratch)
+    sums[..., first:last] = ((tile.norm * block.real[:, None, None])[..., None, :] @ inside).squeeze(-2)
     return sums
 
 

@@ -38,35 +38,36 @@ class Prepared:
         self.buffers = torch.empty(3, 0, dtype=dtype, device=key.device)
 
     def _linear_columns(self) -> Tensor | None:
-        """[batch, kv_head or 1, key, column]: what weights @ columns must yield.
+        """[batch, kv_head or 1, column, key]: what weights @ columns.mT must yield.
 
-        Groups have a column each where some key carries the label; the far columns are filled in by each block.
+        Groups have a column each where some key carries the label; the far columns are filled in by each block. More
+        than eight columns are padded to a multiple of sixteen: that is when a matrix product of few columns is fast.
         """
         parts: list[Tensor] = []
         inputs, dtype = self.inputs, self.dtype
         batch, _, _, keys = inputs.shape
         labels = inputs.labels("key")
         self.key_labels = labels.unique()
-        groups = (labels[..., None] == self.key_labels).to(dtype)[:, None]
+        groups = (labels[:, None] == self.key_labels[:, None]).to(dtype)[:, None]
         if "group_mass" in self.needs:
             parts.append(groups)
-            self._add_column("group_mass", groups.shape[-1])
+            self._add_column("group_mass", groups.shape[2])
         if "value_weighted_mass" in self.needs:
             norms = inputs.value.to(dtype).norm(dim=-1)  # type: ignore[union-attr]
-            parts.append(groups * norms[..., None])
-            self._add_column("value_weighted_mass", groups.shape[-1])
+            parts.append(groups * norms[:, :, None])
+            self._add_column("value_weighted_mass", groups.shape[2])
         if any(name.startswith(("mean_distance", "mean_square", "clipped_distance")) for name in self.needs):
             sides = ("left",) if inputs.visibility.causal else ("left", "right")
-            parts.append(groups.new_zeros(batch, 1, keys, FAR_COLUMNS * len(sides)))
+            parts.append(groups.new_zeros(batch, 1, FAR_COLUMNS * len(sides), keys))
             for side in sides:
                 self._add_column(side, FAR_COLUMNS)
         if not parts:
             return None
         heads = max(part.shape[1] for part in parts)
-        # matrix products of a few columns are fastest in multiples of four
-        spare = -sum(part.shape[-1] for part in parts) % 4
-        parts.append(groups.new_zeros(batch, 1, keys, spare))
-        return torch.cat([part.expand(-1, heads, -1, -1) for part in parts], dim=-1)
+        count = sum(part.shape[2] for part in parts)
+        spare = -count % 16 if count > 8 else 0
+        parts.append(groups.new_zeros(batch, 1, spare, keys))
+        return torch.cat([part.expand(-1, heads, -1, -1) for part in parts], dim=2)
 
     def _add_column(self, name: str, count: int) -> None:
         start = max((columns.stop for columns in self.columns.values()), default=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ FIELDS: Mapping[str, Field] = {
 }
 
 
+@cache
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     """`future_average:10:100` -> (`future_average`, (`10`, `100`)), checked against the table of fields."""
     base, *arguments = name.split(":")

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from . import prepared
-from .block import Block
+from .block import FLOOR, Block
 from .stats import BLOCK_SIZE
 
-FLOOR = -1e30
-"""A masked logit: finite, so that weight * logit is 0 and not NaN."""
 BITS = math.log2(math.e)
 """Bits of a nat."""
 
@@ -52,7 +50,7 @@ class Tile:
         return self.block.batches, self.kv_heads, self.repeats
 
     def _score(self) -> None:
-        """shifted = (z - max z) log2 e, with z from centred keys and masked cells at FLOOR."""
+        """shifted = (z - max z) log2 e, with z from centred keys and hidden cells at FLOOR or below."""
         block, whole = self.block, self.block.whole
         query = whole.query[self.heads][:, :, :, block.start : block.stop].to(whole.dtype)
         query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
@@ -67,9 +65,9 @@ class Tile:
         if whole.inputs.softcap is not None:
             logits.div_(whole.inputs.softcap).tanh_().mul_(whole.inputs.softcap * BITS)
         if whole.inputs.bias is not None:
-            logits += self._bias(whole.inputs.bias) * BITS
-        for low, high, hidden in block.hidden:
-            logits[..., low:high].masked_fill_(hidden[:, None, None], FLOOR)
+            logits.add_(self._bias(whole.inputs.bias), alpha=BITS).clamp_(min=FLOOR)
+        for low, high, floor in block.floors:
+            logits[..., low:high] += floor
         peak = logits.amax(-1)
         self.peak = peak / BITS
         self.shifted = logits.sub_(peak[..., None])
@@ -88,6 +86,9 @@ class Tile:
         block, whole = self.block, self.block.whole
         in_place = not whole.needs & {"entropy", "logit_sum", "logit_sum_squares"}
         self.weights = torch.exp2(self.shifted, out=self.shifted if in_place else whole.buffer(1, *self.shape))
+        if whole.needs & {"logit_sum", "logit_sum_squares"}:
+            for low, high, hidden in block.hidden:
+                self.shifted[..., low:high] *= ~hidden[:, None, None]
         if block.empty is not None:
             self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
@@ -108,10 +109,10 @@ class Tile:
         columns = self.block.linear
         batch, kv_heads, repeats, rows, keys = self.shape
         if columns.shape[1] == 1:
-            product = torch.bmm(self.weights.view(batch, -1, keys), columns[:, 0])
+            product = torch.bmm(self.weights.view(batch, -1, keys), columns[:, 0].mT)
         else:
-            columns = columns[:, self.kv_heads].reshape(batch * kv_heads, keys, -1)
-            product = torch.bmm(self.weights.view(batch * kv_heads, repeats * rows, keys), columns)
+            columns = columns[:, self.kv_heads].flatten(0, 1)
+            product = torch.bmm(self.weights.view(batch * kv_heads, repeats * rows, keys), columns.mT)
         return product.view(batch, kv_heads, repeats, rows, -1) * self.norm[..., None]
 
     def columns(self, name: str) -> Tensor:
@@ -145,22 +146,8 @@ class Tile:
         scratch = self.block.whole.buffer(2, *self.shape)
         return torch.mul(self.weights, other, out=scratch).sum(-1) * self.norm
 
-    @cached_property
-    def near_sums(self) -> Tensor:
-        """sum over the near keys of weights times each near column, normalised, [..., query, column]."""
-        low, high = self.block.near
-        _, columns = self.block.near_columns
-        return torch.einsum("bkrqn,qnc->bkrqc", self.weights[..., low:high], columns) * self.norm[..., None]
-
     def near(self, name: str) -> Tensor:
-        """One column of `near_sums`, [..., query]."""
-        return self.near_sums[..., self.block.near_columns[0].index(name)]
-
-    @cached_property
-    def seen_shifted(self) -> list[Tensor]:
-        """(z - peak) log2 e over the visible keys, in pieces of the key axis; hidden cells are 0."""
-        first, last, pieces = 0, self.shape[-1], []
-        for low, high, hidden in self.block.hidden:
-            pieces.append(self.shifted[..., low:high].masked_fill(hidden[:, None, None], 0.0))
-            first, last = (high, last) if low == 0 else (first, low)
-        return [*pieces, self.shifted[..., first:last]] if first < last else pieces
+        """sum over the near keys of weights times what each counts for, normalised, [..., query]."""
+        low, high = self.block.near
+        scratch = self.block.whole.buffer(2, *self.shape[:-1], high - low)
+        return torch.mul(self.weights[..., low:high], self.block.near_columns[name], out=scratch).sum(-1) * self.norm

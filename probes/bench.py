@@ -1,24 +1,26 @@
 """`headatlas bench`: what the statistics cost on this machine, in time and memory, beside what else there is.
 
 Times are taken side by side in one process and reported as ratios with their spread; each peak of memory comes from a
-process of its own. Nothing is reported when the numbers themselves are wrong.
+process of its own. Nothing is reported when the numbers themselves are wrong, and nothing is run that would not fit.
 """
 
 from __future__ import annotations
 
-import platform
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
 import torch
 
+from ..data.tokens import TokenBatch
 from ..kernels import bench as kernels
-from ..kernels.timing import peak_megabytes, ratio, side_by_side
+from ..kernels.timing import Provider, compare, device_name, peak_megabytes
 from .batching import batch
 from .catalog import all_probes
 from .forward import observe
@@ -28,9 +30,8 @@ from .models import Model
 LAYERS, HEADS, VOCABULARY = 12, 12, 50257
 WIDTHS = (16, 64)
 """Head sizes of the random model."""
-MODEL_LENGTHS = (512, 1024, 4096)
-EAGER_LIMIT = 4e9
-"""Bytes of attention maps above which `output_attentions` is not run."""
+MODEL_LENGTHS = (512, 2048, 4096)
+USUAL_PROBES = ("entropy", "first_token_mass", "sink_rate", "effective_keys", "group_mass")
 TABLES = ("kernels", "model")
 
 
@@ -38,52 +39,38 @@ def bench(
     tables: Sequence[str] = (),
     *,
     lengths: Sequence[int] | None = None,
+    widths: Sequence[int] = WIDTHS,
     repeats: int = 5,
     threads: int = 2,
+    device: str = "cpu",
     out: str | Path | None = None,
+    report: Callable[[str], object] = lambda line: None,
 ) -> pd.DataFrame:
     """The asked-for tables (default all) as one tidy frame; with `out`, also bench.parquet and bench.md there."""
     torch.set_num_threads(threads)
-    rows: list[dict[str, Any]] = []
-    if not tables or "kernels" in tables:
-        kernels.check()
-        for length in lengths or kernels.LENGTHS:
-            for row in kernels.times(length, repeats):
-                rows.append(row | {"peak_mb": _alone(kernels.memory, threads, length, row["provider"])})
-    if not tables or "model" in tables:
-        for width in WIDTHS:
-            for length in lengths or MODEL_LENGTHS:
-                rows += _model_rows(width, length, repeats, threads)
-    frame = pd.DataFrame(rows).assign(threads=threads, device=_device(), torch=torch.__version__)
+    kernels.check(device)
+    rows = []
+
+    def measure(shape: dict[str, Any], providers: dict[str, Provider], peak: Callable[[str], float]) -> None:
+        report(", ".join(f"{name} {value}" for name, value in shape.items()))
+        rows.extend(shape | row for row in compare(providers, repeats, device=device, peak=peak))
+
+    for length in (lengths or kernels.LENGTHS) if "kernels" in (tables or TABLES) else ():
+        peak = partial(_alone, kernels.memory, threads, length, device)
+        measure(kernels.shape_of(length), kernels.providers(length, device), peak)
+    for width in widths if "model" in (tables or TABLES) else ():
+        for length in lengths or MODEL_LENGTHS:
+            peak = partial(_alone, model_memory, threads, width, length, device)
+            shape = {"table": "model", "length": length, "heads": LAYERS * HEADS, "d_head": width}
+            measure(shape, model_providers(width, length, device), peak)
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    frame = pd.DataFrame(rows).assign(threads=threads, device=device_name(device), **versions)
     if out is not None:
         _write(frame, Path(out))
     return frame
 
 
-def _model_rows(width: int, length: int, repeats: int, threads: int) -> list[dict[str, Any]]:
-    seconds = side_by_side(model_providers(width, length), repeats)
-    base = next(iter(seconds.values()))
-    rows = []
-    for name, values in seconds.items():
-        middle, low, high = ratio(values, base)
-        peak = _alone(model_memory, threads, width, length, name)
-        rows.append(
-            {
-                "table": "model",
-                "d_head": width,
-                "length": length,
-                "provider": name,
-                "ms": round(1e3 * median(values), 1),
-                "ratio": round(middle, 2),
-                "ratio_low": round(low, 2),
-                "ratio_high": round(high, 2),
-                "peak_mb": peak,
-            }
-        )
-    return rows
-
-
-def random_model(width: int, length: int) -> Model:
+def random_model(width: int, length: int, device: str = "cpu") -> Model:
     """A random GPT-2 of 12 layers and 12 heads of `width`, with the real vocabulary."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -92,45 +79,75 @@ def random_model(width: int, length: int) -> Model:
         vocab_size=VOCABULARY, n_embd=HEADS * width, n_layer=LAYERS, n_head=HEADS, n_positions=length, bos_token_id=1,
         eos_token_id=2,
     )  # fmt: skip
-    return load((GPT2LMHeadModel(config).eval(), None), check=False)
+    return load((GPT2LMHeadModel(config).eval().to(device), None), check=False)
 
 
-def model_providers(width: int, length: int) -> dict[str, Callable[[], object]]:
+def model_providers(width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
     """The forwards compared at one size; logits of the last token alone, as headatlas runs it."""
-    model = random_model(width, length)
+    model = random_model(width, length, device)
     made = batch(model, torch.randint(5, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(0)))
-    needs = frozenset().union(*(one.needs for one in all_probes().values()))
-
-    def plain() -> object:
-        with torch.no_grad():
-            return model.network(input_ids=made.input_ids, use_cache=False, logits_to_keep=1)
-
-    def maps() -> object:
-        model.network.set_attn_implementation("eager")
-        try:
-            with torch.no_grad():
-                return model.network(
-                    input_ids=made.input_ids, use_cache=False, logits_to_keep=1, output_attentions=True
-                )
-        finally:
-            model.network.set_attn_implementation("sdpa")
-
-    found: dict[str, Callable[[], object]] = {
-        "forward": plain,
-        "forward with every probe": lambda: observe(model, made, needs, on_layer=lambda stats: None),
-        "forward with every statistic": lambda: observe(model, made, kernels.EVERYTHING, on_layer=lambda stats: None),
+    probes = all_probes()
+    needs = {
+        "usual probes": frozenset().union(*(probes[name].needs for name in USUAL_PROBES)),
+        "every probe": frozenset().union(*(one.needs for one in probes.values())),
+        "every statistic": kernels.EVERYTHING,
     }
-    if 4 * LAYERS * HEADS * length**2 <= EAGER_LIMIT:
-        found["output_attentions=True"] = maps
-    return found
+    maps = 4.0 * LAYERS * HEADS * length**2
+    return {
+        "forward": Provider(lambda: partial(_forward, model, made)),
+        **{
+            f"forward with {name}": Provider(lambda asked=asked: partial(_observed, model, made, asked))
+            for name, asked in needs.items()
+        },
+        "output_attentions=True": Provider(lambda: partial(_maps, model, made), maps),
+        "TransformerLens run_with_cache (patterns)": Provider(lambda: _lens(model, made), 2 * maps),
+    }
 
 
-def model_memory(width: int, length: int, provider: str) -> float:
+def _observed(model: Model, made: TokenBatch, needs: frozenset[str]) -> None:
+    observe(model, made, needs, on_layer=lambda stats: None)
+
+
+@torch.no_grad()
+def _forward(model: Model, made: TokenBatch, **options: Any) -> object:
+    ids = made.input_ids.to(model.device)  # type: ignore[union-attr]
+    return model.network(input_ids=ids, use_cache=False, logits_to_keep=1, **options)
+
+
+def _maps(model: Model, made: TokenBatch) -> object:
+    before = model.network.config._attn_implementation
+    model.network.set_attn_implementation("eager")
+    try:
+        return _forward(model, made, output_attentions=True)
+    finally:
+        model.network.set_attn_implementation(before)
+
+
+def _lens(model: Model, made: TokenBatch) -> Callable[[], object]:
+    """TransformerLens on the same weights, keeping the attention patterns alone; its logits are of every token."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from ..data.organisms.vocabulary import build_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.network.save_pretrained(folder)
+        build_tokenizer().save_pretrained(folder)
+        bridge = TransformerBridge.boot_transformers(folder, device=str(model.device))
+    ids = made.input_ids.to(model.device)  # type: ignore[union-attr]
+
+    @torch.no_grad()
+    def call() -> object:
+        return bridge.run_with_cache(ids, names_filter=lambda name: name.endswith("hook_pattern"))
+
+    return call
+
+
+def model_memory(width: int, length: int, device: str, provider: str) -> float:
     """Peak MB of one forward above the loaded model; call it in a fresh process."""
-    call = model_providers(width, length)[provider]
+    call = model_providers(width, length, device)[provider].make()
     with torch.no_grad():
-        torch.zeros(64, 64) @ torch.zeros(64, 64)
-    return peak_megabytes(call)
+        torch.zeros(64, 64, device=device) @ torch.zeros(64, 64, device=device)
+    return peak_megabytes(call, device)
 
 
 def _alone(function: Callable[..., float], threads: int, *arguments: Any) -> float:
@@ -141,23 +158,15 @@ def _alone(function: Callable[..., float], threads: int, *arguments: Any) -> flo
         return round(pool.submit(function, *arguments).result(), 1)
 
 
-def _device() -> str:
-    names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
-
-
 def _write(frame: pd.DataFrame, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "bench.parquet")
-    columns = list(frame.columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += [
-        "| " + " | ".join("" if value != value else str(value) for value in row) + " |"
-        for row in frame.itertuples(index=False)
-    ]
-    (folder / "bench.md").write_text("\n".join(lines) + "\n")
+    (folder / "bench.md").write_text(markdown(frame))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The frame as a table; what was not measured is an empty cell."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    for row in frame.itertuples(index=False):
+        lines.append("| " + " | ".join("" if value != value else str(value) for value in row) + " |")
+    return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..data.errors import UserError, near_miss
+from ..data.errors import UserError, first_line, near_miss
 from ..data.terminal import at_least, print_table, teach
 from .model_argument import add_model, load_model
 
@@ -39,7 +39,8 @@ BENCH_HELP = """\
 examples:
   headatlas bench
   headatlas bench kernels --lengths 512,2048
-  headatlas bench model --json
+  headatlas bench model --lengths 4096 --widths 64 --repeats 3
+  headatlas bench --device cuda --out bench          bench.parquet and bench.md there
 """
 
 MODELS_HELP = """\
@@ -226,13 +227,15 @@ def _counts(text: str) -> list[int]:
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas bench`."""
-    from .bench import TABLES
+    from .bench import TABLES, WIDTHS
 
     teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.", BENCH_HELP)
     parser.add_argument("table", nargs="*", help=f"which tables: {', '.join(TABLES)} (default: all)")
     parser.add_argument("--lengths", type=_counts, help="token counts, comma-separated")
+    parser.add_argument("--widths", type=_counts, default=WIDTHS, help="head sizes of the model table (default: 16,64)")
     parser.add_argument("--repeats", type=at_least(1), default=5, help="timed repetitions of each row (default: 5)")
     parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads (default: 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure (default: cpu)")
     parser.add_argument("--out", help="folder for bench.parquet and bench.md")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
 
@@ -244,7 +247,13 @@ def bench_run(args: argparse.Namespace) -> int:
     for name in args.table:
         if name not in TABLES:
             raise UserError(f"unknown table {name!r}.{near_miss(name, TABLES)} Expected some of {', '.join(TABLES)}")
-    frame = bench(args.table, lengths=args.lengths, repeats=args.repeats, threads=args.threads, out=args.out)
+    try:
+        frame = bench(
+            args.table, lengths=args.lengths, widths=args.widths, repeats=args.repeats, threads=args.threads,
+            device=args.device, out=args.out, report=lambda line: print(f"measuring {line}", file=sys.stderr),
+        )  # fmt: skip
+    except AssertionError as wrong:
+        raise UserError(first_line(wrong), exit_code=1) from None
     if args.json:
         print(frame.to_json(orient="records"))
     else:
