@@ -13,7 +13,7 @@ from . import prepared
 from .inputs import AttentionInputs
 from .matches import Matches
 from .prepared import Prepared
-from .stats import BLOCK_SIZE, parameters
+from .stats import BLOCK_SIZE, split_name
 
 FLOOR = -1e30
 """A masked logit: finite, so that weight * logit is 0 and not NaN."""
@@ -49,6 +49,21 @@ class Block:
         if name not in self.made:
             self.made[name] = make()
         return self.made[name]
+
+    def make_ready(self) -> None:
+        """Make what tiles share, before they read it side by side."""
+        needs = self.whole.needs
+        _ = self.floors, self.empty, self.real
+        if self.whole.linear is not None:
+            _ = self.linear
+        if self.whole.near_fields:
+            _ = self.near_columns
+        if needs & {"received", "received_by_group"}:
+            _ = self.column_rows
+        if needs & {"duplicate_mass", "duplicate_keys"}:
+            _ = self.duplicates
+        if needs & {"induction_mass", "induction_keys"}:
+            _ = self.continuations
 
     @property
     def inputs(self) -> AttentionInputs:
@@ -107,21 +122,18 @@ class Block:
         return low - self.low, (self.high if self.inputs.visibility.causal else high) - self.low
 
     @cached_property
-    def near_distance(self) -> Tensor:
-        """|i - j| of the near keys, [query, key]."""
-        low, high = self.near
-        return self.offsets(low, high).abs()
-
-    @cached_property
     def near_columns(self) -> dict[str, Tensor]:
         """By name, what each near key counts for, [query, near key]: all terms positive, so nothing cancels."""
-        distance = self.near_distance
-        return {
-            "mean_distance": distance,
-            "mean_square_distance": distance.square(),
-            **{name: distance.clamp(max=n) for name, (n,) in parameters(self.whole.needs, "clipped_distance")},
-            **{name: (distance < n).to(distance.dtype) for name, (n,) in parameters(self.whole.needs, "window_mass")},
+        low, high = self.near
+        distance = self.offsets(low, high).abs()
+        make = {
+            "mean_distance": lambda _: distance,
+            "mean_square_distance": lambda _: distance.square(),
+            "clipped_distance": lambda words: distance.clamp(max=int(words[0])),
+            "window_mass": lambda words: (distance < int(words[0])).to(distance.dtype),
         }
+        names = {name: split_name(name) for name in self.whole.near_fields}
+        return {name: make[base](words) for name, (base, words) in names.items()}
 
     def offsets(self, low: int, high: int) -> Tensor:
         """i - j for keys low..high-1 (relative to self.low), [query, key]."""
@@ -161,6 +173,12 @@ class Block:
             return rows
         labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
         return (labels[..., None] == self.whole.query_labels).to(rows.dtype).mT * rows
+
+    def target(self, name: str) -> tuple[Tensor, Tensor]:
+        """(index, inside) of one key per query, both [batch, 1, 1, query(, 1)]; outside the block counts as none."""
+        given = self.inputs.targets[name][self.batches, self.start : self.stop] - self.low
+        inside = (given >= 0) & (given < self.high - self.low)
+        return given.clamp(0, self.high - self.low - 1)[:, None, None, :, None], inside[:, None, None]
 
     def same_token(self, shift: int) -> Matches:
         """The visible pairs in which key j - shift holds the query's token and is another position."""

@@ -32,11 +32,12 @@ class Matches:
             self.mask = same[:, None, None].to(dtype)
             self.count = same.sum(-1)
 
-    def mass(self, tile: Tile) -> Tensor:
-        """Weight that each query pays to its matches, normalised, [batch, kv_head, repeat, query]."""
+    def paid(self, tile: Tile) -> Tensor:
+        """Weight that each query pays to its matches, [batch, kv_head, repeat, query]."""
         if not self.few:
-            return tile.dot(self.mask)
+            scratch = tile.block.whole.buffer(2, *tile.shape)
+            return torch.mul(tile.weights, self.mask, out=scratch).sum(-1)
         batch, kv_heads, repeats, queries, _ = tile.shape
         paid = tile.weights.permute(0, 3, 4, 1, 2)[self.batch, self.query, self.key]  # [pair, kv_head, repeat]
         sums = paid.new_zeros(batch * queries, kv_heads, repeats).index_add_(0, self.row, paid)
-        return sums.view(batch, queries, kv_heads, repeats).permute(0, 2, 3, 1) * tile.norm
+        return sums.view(batch, queries, kv_heads, repeats).permute(0, 2, 3, 1)

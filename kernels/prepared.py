@@ -5,18 +5,24 @@ Softmax does not see a shift that all keys share, float32 does: keys are centred
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
+from threading import local
+
 import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
-from .stats import BLOCK_SIZE, parameters
+from .stats import BLOCK_SIZE, split_name
 
 ROW_BLOCK = 256
 """Queries of one tile; a multiple of BLOCK_SIZE."""
 TILE_ELEMENTS = 1 << 20
 """Elements of one tile: 4 MB in float32 stay in a CPU's cache."""
-NEAR_FIELDS = ("window_mass", "clipped_distance")
-"""Statistics whose parameter says how many tokens around a query must be looked at one by one."""
+NEAR_FIELDS = ("mean_distance", "mean_square_distance", "clipped_distance", "window_mass")
+"""Statistics that look one by one at the keys of a query's block, and as far beyond as their parameter says."""
+BITS = math.log2(math.e)
+"""Bits of a nat."""
 FAR_COLUMNS = 3
 """Linear columns of one far side: 1, distance, distance squared."""
 
@@ -31,11 +37,36 @@ class Prepared:
         self.centre = None if inputs.softcap is not None else key.mean(2, keepdim=True)
         self.key = (key if self.centre is None else key - self.centre).contiguous()
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]
-        self.near = max([0, *(n for base in NEAR_FIELDS for _, (n,) in parameters(needs, base))])
+        self.near_fields = [name for name in sorted(needs) if split_name(name)[0] in NEAR_FIELDS]
+        self.near = max([0, *(int(word) for name in self.near_fields for word in split_name(name)[1])])
         self.query_labels = inputs.labels("query").unique()
         self.columns: dict[str, slice] = {}
         self.linear = self._linear_columns()
-        self.buffers = torch.empty(3, 0, dtype=dtype, device=key.device)
+        self.threads = torch.get_num_threads() if key.device.type == "cpu" else 1
+        self.buffers = local()
+
+    @cached_property
+    def common(self) -> Tensor | float:
+        """What centring took from the logits of each row, in nats, [batch, kv_head, repeat, query]."""
+        if self.centre is None:
+            return 0.0
+        return self.inputs.scale * (self.query.to(self.dtype) @ self.centre[:, :, None].mT).squeeze(-1)
+
+    @cached_property
+    def sink(self) -> Tensor | None:
+        """The learned sink logit of each row, in bits, beside centred keys, [batch, kv_head, repeat, query]."""
+        if self.inputs.sink_logits is None:
+            return None
+        sink = self.inputs.sink_logits.to(self.dtype).unflatten(0, (-1, self.inputs.repeats))
+        return ((sink[None, :, :, None] - self.common) * BITS).expand(self.query.shape[:4])
+
+    def edge(self, side: str) -> Tensor:
+        """Distance of each query to the first (or last) query of its block, [query]."""
+        queries, rows = self.query.shape[3], min(self.row_block(), self.query.shape[3])
+        index = torch.arange(queries, device=self.key.device)
+        start = index - index % rows
+        edge = index - start if side == "left" else (start + rows).clamp(max=queries) - 1 - index
+        return edge.to(self.dtype)
 
     def _linear_columns(self) -> Tensor | None:
         """[batch, kv_head or 1, column, key]: what weights @ columns.mT must yield.
@@ -83,10 +114,22 @@ class Prepared:
         return rows
 
     def buffer(self, index: int, *shape: int) -> Tensor:
-        """Working memory number `index`, reused by every tile."""
-        size = 1
-        for extent in shape:
-            size *= extent
-        if self.buffers.shape[1] < size:
-            self.buffers = self.buffers.new_empty(3, size)
-        return self.buffers[index, :size].view(shape)
+        """Working memory number `index` of this thread, reused by every tile."""
+        size = math.prod(shape)
+        held = getattr(self.buffers, "held", None)
+        if held is None or held.shape[1] < size:
+            held = self.buffers.held = self.key.new_empty(3, size)
+        return held[index, :size].view(shape)
+
+
+def log_normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:
+    """logsumexp in bits from the largest logit and the sum of 2^(z - peak); -inf where nothing is seen."""
+    keys = peak + total.log2()
+    return keys if sink is None else torch.where(total > 0, torch.logaddexp2(keys, sink), keys)
+
+
+def normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:
+    """2^(peak - logsumexp), what turns 2^(z - peak) into probabilities; 0 where nothing is seen."""
+    if sink is None:
+        return torch.where(total > 0, total.reciprocal(), 0.0)
+    return torch.where(total > 0, torch.exp2(peak - log_normaliser(peak, total, sink)), 0.0)

@@ -38,10 +38,11 @@ def attention_output(inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         found = with_logsumexp(inputs)
         if found is not None:
             return found
-    view = inputs.visibility
+    view, value = inputs.visibility, inputs.value
+    assert value is not None
     mask = None if view.key_mask is None else view.key_mask[:, None, None, :]
     output = torch.nn.functional.scaled_dot_product_attention(
-        inputs.query, inputs.key, inputs.value, attn_mask=mask, is_causal=_causal(inputs), scale=inputs.scale,
+        inputs.query, inputs.key, value, attn_mask=mask, is_causal=_causal(inputs), scale=inputs.scale,
         enable_gqa=inputs.repeats > 1,
     )  # fmt: skip
     return output, None

@@ -5,8 +5,6 @@ Axes inside a tile: [batch, kv_head, repeat, query, key], where head = kv_head *
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
@@ -14,45 +12,42 @@ from torch import Tensor
 
 from . import prepared
 from .block import FLOOR, Block
+from .prepared import BITS, normaliser
 from .stats import BLOCK_SIZE
 
-BITS = math.log2(math.e)
-"""Bits of a nat."""
 
-
-def tiles_of(block: Block) -> Iterator[Tile]:
-    """The heads of this block, as many together as fit."""
+def tiles_of(block: Block) -> list[tuple[Block, slice, slice]]:
+    """(block, kv heads, repeats) of each tile: as many heads together as fit, but work for every thread."""
     _, heads, _, _ = block.inputs.shape
-    repeats, kv_heads = block.inputs.repeats, heads // block.inputs.repeats
+    repeats, threads = block.inputs.repeats, block.whole.threads
+    kv_heads = heads // repeats
     elements = (block.batches.stop - block.batches.start) * (block.stop - block.start) * (block.high - block.low)
-    fit = max(1, prepared.TILE_ELEMENTS // max(1, elements))
+    fit = max(1, min(prepared.TILE_ELEMENTS // max(1, elements), -(-heads // threads)))
     kv_step, repeat_step = (max(1, fit // repeats), repeats) if fit >= repeats else (1, fit)
-    for kv in range(0, kv_heads, kv_step):
-        for repeat in range(0, repeats, repeat_step):
-            yield Tile(block, slice(kv, min(kv_heads, kv + kv_step)), slice(repeat, min(repeats, repeat + repeat_step)))
+    return [
+        (block, slice(kv, min(kv_heads, kv + kv_step)), slice(repeat, min(repeats, repeat + repeat_step)))
+        for kv in range(0, kv_heads, kv_step)
+        for repeat in range(0, repeats, repeat_step)
+    ]
 
 
 class Tile:
-    """The softmax of a few heads of one block: weights = exp(z - peak), norm = exp(peak - logsumexp).
+    """The softmax of a few heads of one block: weights = 2^shifted, shifted = (z - max z) log2 e, not normalised.
 
-    Logits are kept in bits (z log2 e): exp2 is several times faster than exp on a CPU. `peak` and `logsumexp` are in
-    nats again, without the share `common` that all keys have.
+    Logits are kept in bits (z log2 e): exp2 is several times faster than exp on a CPU. They lack what centring took
+    from every key alike, which `Prepared.common` holds.
     """
 
     def __init__(self, block: Block, kv_heads: slice, repeats: slice) -> None:
         self.block, self.kv_heads, self.repeats = block, kv_heads, repeats
+        self.place = (block.batches, kv_heads, repeats, slice(block.start, block.stop))
         self._score()
-        self._normalise()
-
-    @property
-    def heads(self) -> tuple[slice, slice, slice]:
-        """Index of this tile's batch elements, kv heads and repeats."""
-        return self.block.batches, self.kv_heads, self.repeats
+        self._weigh()
 
     def _score(self) -> None:
-        """shifted = (z - max z) log2 e, with z from centred keys and hidden cells at FLOOR or below."""
+        """Logits in bits from centred keys, hidden cells at FLOOR or below; then what they are below their peak."""
         block, whole = self.block, self.block.whole
-        query = whole.query[self.heads][:, :, :, block.start : block.stop].to(whole.dtype)
+        query = whole.query[self.place].to(whole.dtype)
         query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
         batch, kv_heads, repeats, rows, width = query.shape
         self.shape = (batch, kv_heads, repeats, rows, block.high - block.low)
@@ -60,17 +55,14 @@ class Tile:
         flat = whole.buffer(0, batch * kv_heads, repeats * rows, self.shape[-1])
         torch.bmm(query.reshape(batch * kv_heads, repeats * rows, width), key.mT, out=flat)
         logits = flat.view(self.shape)
-        centre = None if whole.centre is None else whole.centre[self.heads[:2]][:, :, None]
-        self.common = 0.0 if centre is None else (query @ centre.mT).squeeze(-1) / BITS
         if whole.inputs.softcap is not None:
             logits.div_(whole.inputs.softcap).tanh_().mul_(whole.inputs.softcap * BITS)
         if whole.inputs.bias is not None:
             logits.add_(self._bias(whole.inputs.bias), alpha=BITS).clamp_(min=FLOOR)
         for low, high, floor in block.floors:
-            logits[..., low:high] += floor
-        peak = logits.amax(-1)
-        self.peak = peak / BITS
-        self.shifted = logits.sub_(peak[..., None])
+            logits[..., low:high].add_(floor)
+        self.peak = logits.amax(-1)
+        self.shifted = logits.sub_(self.peak[..., None])
 
     def _bias(self, bias: Tensor) -> Tensor:
         """The additive bias of this tile, broadcastable to [batch, kv_head, repeat, query, key]."""
@@ -81,31 +73,27 @@ class Tile:
             return here[:, :, None]
         return here.unflatten(1, (-1, block.inputs.repeats))[:, self.kv_heads, self.repeats]
 
-    def _normalise(self) -> None:
-        """Weights, their sum and the factor that turns them into probabilities (the sink logit included)."""
+    def _weigh(self) -> None:
+        """weights and their sum; `shifted` stays where a sum over logits is asked for, 0 where hidden."""
         block, whole = self.block, self.block.whole
-        in_place = not whole.needs & {"entropy", "logit_sum", "logit_sum_squares"}
-        self.weights = torch.exp2(self.shifted, out=self.shifted if in_place else whole.buffer(1, *self.shape))
-        if whole.needs & {"logit_sum", "logit_sum_squares"}:
-            for low, high, hidden in block.hidden:
-                self.shifted[..., low:high] *= ~hidden[:, None, None]
+        spread = whole.needs & {"logit_sum", "logit_sum_squares"}
+        kept = spread or "entropy" in whole.needs
+        self.weights = torch.exp2(self.shifted, out=whole.buffer(1, *self.shape) if kept else self.shifted)
+        for low, high, hidden in block.hidden if spread else ():
+            self.shifted[..., low:high].mul_(~hidden[:, None, None])
         if block.empty is not None:
             self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
-        self.logsumexp = self.peak + self.total.log()
-        if whole.inputs.sink_logits is not None:
-            sink = whole.inputs.sink_logits.to(whole.dtype).unflatten(0, (-1, whole.inputs.repeats))
-            sink = sink[self.kv_heads, self.repeats][None, :, :, None]
-            self.logsumexp = torch.where(
-                self.total > 0, torch.logaddexp(self.logsumexp, sink - self.common), -torch.inf
-            )
-            self.norm = torch.where(self.total > 0, torch.exp(self.peak - self.logsumexp), 0.0)
-        else:
-            self.norm = torch.where(self.total > 0, self.total.reciprocal(), 0.0)
 
     @cached_property
+    def norm(self) -> Tensor:
+        """What turns weights into probabilities, [batch, kv_head, repeat, query]; 0 for an empty row."""
+        whole = self.block.whole
+        sink = None if whole.sink is None else whole.sink[self.place]
+        return normaliser(self.peak, self.total, sink)
+
     def linear(self) -> Tensor:
-        """weights @ columns, normalised, [batch, kv_head, repeat, query, column]."""
+        """weights @ columns, [batch, kv_head, repeat, query, column]."""
         columns = self.block.linear
         batch, kv_heads, repeats, rows, keys = self.shape
         if columns.shape[1] == 1:
@@ -113,11 +101,40 @@ class Tile:
         else:
             columns = columns[:, self.kv_heads].flatten(0, 1)
             product = torch.bmm(self.weights.view(batch * kv_heads, repeats * rows, keys), columns.mT)
-        return product.view(batch, kv_heads, repeats, rows, -1) * self.norm[..., None]
+        return product.view(batch, kv_heads, repeats, rows, -1)
 
-    def columns(self, name: str) -> Tensor:
-        """The linear statistics called `name`, [batch, kv_head, repeat, query, column]."""
-        return self.linear[..., self.block.whole.columns[name]]
+    def output(self) -> Tensor:
+        """weights @ values, [batch, kv_head, repeat, query, d_value]."""
+        block, (batch, kv_heads, repeats, rows, keys) = self.block, self.shape
+        value = block.whole.value[block.batches, self.kv_heads, block.low : block.high]  # type: ignore[index]
+        weights = self.weights.view(batch * kv_heads, repeats * rows, keys)
+        product = torch.bmm(weights, value.reshape(batch * kv_heads, keys, -1))
+        return product.view(batch, kv_heads, repeats, rows, -1)
+
+    def near(self, name: str) -> Tensor:
+        """sum over the near keys of weights times what each counts for, [..., query]."""
+        low, high = self.block.near
+        scratch = self.block.whole.buffer(2, *self.shape[:-1], high - low)
+        return torch.mul(self.weights[..., low:high], self.block.near_columns[name], out=scratch).sum(-1)
+
+    def weight_at(self, target: str) -> Tensor:
+        """The weight at one key per query, 0 where it has none, [..., query]."""
+        index, inside = self.block.target(target)
+        return self.weights.gather(-1, index.expand(*self.shape[:4], 1)).squeeze(-1) * inside
+
+    def argmax_key(self) -> Tensor:
+        """The key block that holds the largest weight first, then the key inside it: argmax over all keys is slow."""
+        if self.shape[-1] < 4 * BLOCK_SIZE:
+            return self.weights.argmax(-1) + self.block.low
+        columns = self.block_maxima.argmax(-1, keepdim=True)
+        first = (columns * BLOCK_SIZE).clamp(max=self.shape[-1] - BLOCK_SIZE)
+        keys = first + torch.arange(BLOCK_SIZE, device=first.device)
+        inside = self.weights.gather(-1, keys).argmax(-1)
+        return first.squeeze(-1) + inside + self.block.low
+
+    def information(self) -> Tensor:
+        """sum_j weights_j shifted_j, [..., query]; the last use of `shifted`, which is overwritten."""
+        return self.shifted.mul_(self.weights).sum(-1)
 
     @cached_property
     def column_sums(self) -> Tensor:
@@ -128,26 +145,16 @@ class Tile:
         product = torch.bmm(scaled.view(-1, rows.shape[1], queries), self.weights.view(-1, queries, keys))
         return product.view(batch, kv_heads, repeats, rows.shape[1], keys)
 
-    def by_blocks(self, reduce: Callable[..., Tensor]) -> Tensor:
-        """Weights of each query reduced (sum or amax) over each block of keys, not normalised, [..., key block]."""
+    def by_blocks(self, reduce: str) -> Tensor:
+        """Weights of each query reduced (`sum` or `amax`) over each block of keys, [..., key block]."""
         whole = self.shape[-1] - self.shape[-1] % BLOCK_SIZE
-        blocks = reduce(self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)), -1)
+        function = getattr(torch, reduce)
+        blocks = function(self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)), -1)
         if whole < self.shape[-1]:
-            blocks = torch.cat([blocks, reduce(self.weights[..., whole:], -1, keepdim=True)], dim=-1)
+            blocks = torch.cat([blocks, function(self.weights[..., whole:], -1, keepdim=True)], dim=-1)
         return blocks
 
     @cached_property
     def block_maxima(self) -> Tensor:
-        """Largest weight of each query in each block of keys, not normalised."""
-        return self.by_blocks(torch.amax)
-
-    def dot(self, other: Tensor) -> Tensor:
-        """sum_j weights_j other_j, normalised; `other` broadcasts to the tile."""
-        scratch = self.block.whole.buffer(2, *self.shape)
-        return torch.mul(self.weights, other, out=scratch).sum(-1) * self.norm
-
-    def near(self, name: str) -> Tensor:
-        """sum over the near keys of weights times what each counts for, normalised, [..., query]."""
-        low, high = self.block.near
-        scratch = self.block.whole.buffer(2, *self.shape[:-1], high - low)
-        return torch.mul(self.weights[..., low:high], self.block.near_columns[name], out=scratch).sum(-1) * self.norm
+        """Largest weight of each query in each block of keys."""
+        return self.by_blocks("amax")

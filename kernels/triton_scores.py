@@ -27,8 +27,8 @@ class Call(NamedTuple):
 
     query: Any  # [batch, head, query, d_head]
     key: Any  # [batch, kv_head, key, d_head]; centred in float32
-    query_strides: tuple[int, int, int]  # of batch, head, query; d_head is dense
-    key_strides: tuple[int, int, int]
+    query_strides: tuple[int, ...]  # of batch, head, query; d_head is dense
+    key_strides: tuple[int, ...]
     heads: int
     repeats: int  # query heads per kv head
     queries: int
@@ -39,7 +39,7 @@ class Call(NamedTuple):
     scale: float  # to bits: scale * log2(e); plain under a cap
     softcap: Any
     bias: Any  # [batch, head, query, key], strides 0 where it repeats
-    bias_strides: tuple[int, int, int, int]
+    bias_strides: tuple[int, ...]
     key_mask: Any  # int8 [batch, key]
 
 

@@ -1,4 +1,4 @@
-"""The statistics of one attention call by the Triton kernels: what they are handed, how often they run, what comes back.
+"""The statistics of one attention call by the Triton kernels: what they are handed, how often they run, what returns.
 
     rows alone                     one online sweep
     with keys or blocks            an online sweep for logsumexp, then one given sweep for everything else
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from triton import knobs
 
 from .counts import band_count, block_count, visible_keys
 from .gather import gather_weights
@@ -150,10 +151,8 @@ class Launch:
             programs = min(blocks, COLUMNS // columns, triton.cdiv(PROGRAMS, lanes))
         out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
         value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
-        sweep[(programs, lanes)](
-            self.call, self.marks(spelled), given, out, blocks, D_VALUE=value,
-            BLOCK_V=max(16, triton.next_power_of_2(value)), PACK=pack, **sizes,
-        )  # fmt: skip
+        sizes |= {"D_VALUE": value, "BLOCK_V": max(16, triton.next_power_of_2(value)), "PACK": pack}
+        sweep[(programs, lanes)](self.call, self.marks(spelled), given, out, blocks, **sizes)
         return {name: getattr(out, base) for base, name in spelled.items()}
 
     def marks(self, spelled: Mapping[str, str]) -> Marks:
@@ -176,7 +175,9 @@ class Launch:
             real=self.real if names & FINAL else None,
             query_token=inputs.query_tokens.to(torch.int32).contiguous() if tokens else None,  # type: ignore[union-attr]
             key_token=None if key_token is None else key_token.contiguous(),
-            token_before=None if key_token is None else torch.nn.functional.pad(key_token, (1, -1), value=-1).contiguous(),
+            token_before=None
+            if key_token is None
+            else torch.nn.functional.pad(key_token, (1, -1), value=-1).contiguous(),
             value=value.to(self.dtype).contiguous() if "output" in names else None,  # type: ignore[union-attr]
             value_norm=value.float().norm(dim=-1) if "value_weighted_mass" in names else None,  # type: ignore[union-attr]
             sink=sink,
@@ -277,7 +278,7 @@ def block_sizes(width: int, dtype: torch.dtype, *, cells: bool = False) -> dict[
 
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, where bf16 dot products are wrong."""
-    return bool(triton.knobs.runtime.interpret)
+    return bool(knobs.runtime.interpret)
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -268,7 +268,9 @@ def sweep(
                         weighted += tl.dot(p, one_hot * norm[:, None], input_precision="tf32x3")
                 if out.output is not None:
                     at = (values_at + key)[:, None] * D_VALUE + column[None, :]
-                    v = tl.load(marks.value + at, mask=(key < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0)
+                    v = tl.load(
+                        marks.value + at, mask=(key < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0
+                    )
                     summed += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
 
                 # sums over queries
@@ -276,7 +278,12 @@ def sweep(
                     add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), key < call.keys)
                 if out.received_by_group is not None:
                     at = slice_at * GROUPS + group[:, None] * call.keys + key[None, :]
-                    add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), (key < call.keys)[None, :])
+                    add(
+                        out.received_by_group,
+                        at,
+                        tl.dot(asking, p, input_precision="tf32x3"),
+                        (key < call.keys)[None, :],
+                    )
                 if out.pooled_mean is not None or out.pooled_max is not None:
                     cell_row = (batch * call.heads + first_head) * blocks + block
                     cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K

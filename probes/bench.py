@@ -79,7 +79,9 @@ def random_model(width: int, length: int, device: str = "cpu") -> Model:
         vocab_size=VOCABULARY, n_embd=HEADS * width, n_layer=LAYERS, n_head=HEADS, n_positions=length, bos_token_id=1,
         eos_token_id=2,
     )  # fmt: skip
-    return load((GPT2LMHeadModel(config).eval().to(device), None), check=False)
+    network = GPT2LMHeadModel(config).eval()
+    torch.nn.Module.to(network, torch.device(device))
+    return load((network, None), check=False)
 
 
 def model_providers(width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
@@ -115,7 +117,7 @@ def _forward(model: Model, made: TokenBatch, **options: Any) -> object:
 
 
 def _maps(model: Model, made: TokenBatch) -> object:
-    before = model.network.config._attn_implementation
+    before = model.network.config._attn_implementation or "sdpa"
     model.network.set_attn_implementation("eager")
     try:
         return _forward(model, made, output_attentions=True)
@@ -146,7 +148,7 @@ def model_memory(width: int, length: int, device: str, provider: str) -> float:
     """Peak MB of one forward above the loaded model; call it in a fresh process."""
     call = model_providers(width, length, device)[provider].make()
     with torch.no_grad():
-        torch.zeros(64, 64, device=device) @ torch.zeros(64, 64, device=device)
+        _ = torch.zeros(64, 64, device=device) @ torch.zeros(64, 64, device=device)
     return peak_megabytes(call, device)
 
 

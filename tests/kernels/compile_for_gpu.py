@@ -140,4 +140,6 @@ if __name__ == "__main__":
         source = Signature(kernel, arguments, constants).source
         made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
         seconds = time.perf_counter() - start
-        print(f"compiled {name}: {resources(made.asm['cubin'])}, {made.metadata.shared:,} bytes shared, {seconds:.0f} s")
+        print(
+            f"compiled {name}: {resources(made.asm['cubin'])}, {made.metadata.shared:,} bytes shared, {seconds:.0f} s"
+        )

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
-triton = pytest.importorskip("triton", reason="triton has wheels for Linux only")
-
-from headatlas.kernels import dispatch, triton_stats as host
+from headatlas.kernels import dispatch
+from headatlas.kernels import triton_stats as host
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import reference_stats
 from headatlas.kernels.sdpa import attention_output, with_logsumexp
@@ -84,7 +82,7 @@ def test_the_logsumexp_of_the_models_own_attention_saves_a_sweep(case, device, m
     sweep = Launch.sweep
     monkeypatch.setattr(Launch, "sweep", lambda self, names, given: sweeps.append(given) or sweep(self, names, given))
     got = triton_stats(call, EVERYTHING, logsumexp=found[1])
-    assert len(sweeps) == 2 and None not in sweeps, 'two limits take two sweeps, both given'
+    assert len(sweeps) == 2 and None not in sweeps, "two limits take two sweeps, both given"
     assert_equal(got, reference_stats(on("cpu", call), EVERYTHING))
 
 

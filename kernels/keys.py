@@ -1,0 +1,97 @@
+"""Key and block statistics: what the queries of a tile add to each key, and the cells of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .counts import band_count, block_count
+from .prepared import Prepared
+from .rows import spread
+from .stats import BLOCK_SIZE, split_name
+from .tile import Tile
+
+Arguments = tuple[str, ...]
+
+
+def _future(tile: Tile, arguments: Arguments, sums: Tensor) -> None:
+    """Sums over the real queries of the band; the mean is taken at the end."""
+    low, high = map(int, arguments)
+    block = tile.block
+    position = block.inputs.visibility.offset - block.low
+    first = max(0, block.start + position - high)
+    last = max(first, min(tile.shape[-1], block.stop + position - low))
+    band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
+    scratch = block.whole.buffer(2, *tile.shape[:-1], last - first)
+    inside = torch.mul(tile.weights[..., first:last], band, out=scratch)
+    sums[..., first:last].add_(((tile.norm * block.real[:, None, None])[..., None, :] @ inside).squeeze(-2))
+
+
+def _band(offsets: Tensor, low: int, high: int) -> Tensor:
+    return ((offsets >= low) & (offsets <= high)).to(offsets.dtype)
+
+
+def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
+    """values [..., query, key block], normalised, of real queries alone, as [..., query block, query, key block]."""
+    values = (values * (tile.norm * tile.block.real[:, None, None])[..., None]).transpose(-1, -2)
+    padded = torch.nn.functional.pad(values, (0, -tile.shape[3] % BLOCK_SIZE))
+    return padded.unflatten(-1, (-1, BLOCK_SIZE)).movedim(-3, -1)
+
+
+KEYS: dict[str, Callable[[Tile, Arguments, Tensor], object]] = {
+    "received": lambda tile, _, sums: sums.add_(tile.column_sums.sum(-2)),
+    "received_by_group": lambda tile, _, sums: sums.add_(tile.column_sums),
+    "future_average": _future,
+}
+"""Key statistics: each adds one tile's share to the sums of its keys, [batch, kv_head, repeat, ..., key]."""
+
+MAPS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
+    "pooled_mean": lambda tile, _: _by_query_blocks(tile, tile.by_blocks("sum")).sum(-2),
+    "pooled_max": lambda tile, _: _by_query_blocks(tile, tile.block_maxima).amax(-2),
+}
+"""Block statistics: [batch, kv_head, repeat, query block, key block] of one tile; means are taken at the end."""
+
+
+class Keys:
+    """The key and block statistics of a call, [batch, kv_head, repeat, ...], filled tile by tile."""
+
+    def __init__(self, whole: Prepared) -> None:
+        self.whole = whole
+        _, _, queries, keys = whole.inputs.shape
+        blocks = (-(-queries // BLOCK_SIZE), -(-keys // BLOCK_SIZE))
+        self.values: dict[str, Tensor] = {}
+        for name in whole.needs:
+            base, _ = split_name(name)
+            tail = blocks if base in MAPS else (keys,)
+            if base == "received_by_group":
+                tail = (len(whole.query_labels), keys)
+            if base in KEYS or base in MAPS:
+                self.values[name] = whole.key.new_zeros(*whole.query.shape[:3], *tail)
+
+    def collect(self, tile: Tile) -> None:
+        """Add what one tile says."""
+        block = tile.block
+        for name, values in self.values.items():
+            base, arguments = split_name(name)
+            here = values[tile.place[:3]]
+            if base in KEYS:
+                KEYS[base](tile, arguments, here[..., block.low : block.high])
+                continue
+            cells = MAPS[base](tile, arguments)
+            row, column = block.start // BLOCK_SIZE, block.low // BLOCK_SIZE
+            here[..., row : row + cells.shape[-2], column : column + cells.shape[-1]] = cells
+
+    def field(self, name: str) -> Tensor:
+        """One statistic, sums turned into means where it is one, [batch, head, ...]."""
+        base, arguments = split_name(name)
+        inputs, values = self.whole.inputs, self.values[name].flatten(1, 2)
+        if base == "received_by_group":
+            return spread(values.mT, self.whole.query_labels, inputs.group_count)
+        if base == "future_average":
+            count = band_count(inputs, *map(int, arguments)).to(values.dtype)[:, None]
+            return torch.where(count > 0, values / count.clamp(min=1), 0.0)
+        if base == "pooled_mean":
+            return values / block_count(inputs).clamp(min=1)[:, None, :, None]
+        return values

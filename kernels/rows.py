@@ -1,0 +1,167 @@
+"""Row statistics: what each tile adds up for its rows, and what the sums amount to once all rows are there.
+
+A tile only sums (unnormalised weights, one pass each); everything that is per row and not per key is done once, for all
+rows together. So a statistic is one line of `collectors` and one of `CONCLUDE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .block import Block
+from .counts import visible_keys
+from .prepared import BITS, NEAR_FIELDS, Prepared, log_normaliser, normaliser
+from .stats import split_name
+from .tile import Tile
+
+Collect = Callable[[Tile], Tensor]
+
+
+def collectors(needs: frozenset[str]) -> dict[str, Collect]:
+    """By name, the sums that `needs` are made of, in the order in which a tile forms them."""
+    found: dict[str, Collect] = {"peak": lambda tile: tile.peak, "total": lambda tile: tile.total}
+    if "sum_squares" in needs:
+        found["length"] = lambda tile: torch.linalg.vector_norm(tile.weights, dim=-1)
+    if "logit_sum" in needs:
+        found["drop"] = lambda tile: tile.shifted.sum(-1)
+    if "logit_sum_squares" in needs:
+        found["drop_length"] = lambda tile: torch.linalg.vector_norm(tile.shifted, dim=-1)
+    if "entropy" in needs:
+        found["information"] = Tile.information
+    for name in sorted(needs):
+        base, arguments = split_name(name)
+        if base in NEAR_FIELDS:
+            found[name] = lambda tile, name=name: tile.near(name)
+        elif base == "weight_at":
+            found[name] = lambda tile, target=arguments[0]: tile.weight_at(target)
+    simple: dict[str, Collect] = {
+        "argmax_key": Tile.argmax_key,
+        "output": Tile.output,
+        "duplicate_mass": lambda tile: tile.block.duplicates.paid(tile),
+        "induction_mass": lambda tile: tile.block.continuations.paid(tile),
+        "duplicate_keys": lambda tile: tile.block.duplicates.count[:, None, None],
+        "induction_keys": lambda tile: tile.block.continuations.count[:, None, None],
+    }
+    return found | {name: collect for name, collect in simple.items() if name in needs}
+
+
+class Rows:
+    """The sums of all rows, [batch, kv_head, repeat, query] and maybe [..., column]."""
+
+    def __init__(self, whole: Prepared) -> None:
+        self.whole = whole
+        self.collectors = collectors(whole.needs)
+        tails: dict[str, tuple[int, ...]] = {}
+        if whole.linear is not None:
+            self.collectors["linear"], tails["linear"] = Tile.linear, (whole.linear.shape[2],)
+        if whole.value is not None:
+            tails["output"] = (whole.value.shape[-1],)
+        self.sums = {
+            name: whole.key.new_zeros(
+                *whole.query.shape[:4], *tails.get(name, ()), dtype=torch.long if name in WHOLE_NUMBERS else whole.dtype
+            )
+            for name in self.collectors
+        }
+        self.ruled = None if whole.inputs.visibility.rule is None else torch.zeros_like(whole.inputs.labels("query"))
+
+    def enter(self, block: Block) -> None:
+        """What a block knows of its queries, whatever the head."""
+        if self.ruled is not None:
+            self.ruled[block.batches, block.start : block.stop] = block.visible_keys
+
+    def collect(self, tile: Tile) -> None:
+        """Put the sums of one tile where they belong."""
+        for name, collect in self.collectors.items():
+            self.sums[name][tile.place] = collect(tile)
+
+    def field(self, name: str) -> Tensor:
+        """One statistic of all rows, [batch, head, query, ...]."""
+        base, arguments = split_name(name)
+        return CONCLUDE[base](self, name, arguments).flatten(1, 2)
+
+    @cached_property
+    def filled(self) -> Tensor:
+        """bool, True for a row that sees a key."""
+        return self.sums["total"] > 0
+
+    @cached_property
+    def log_norm(self) -> Tensor:
+        """logsumexp in bits, of centred keys, a learned sink logit included; anything in an empty row."""
+        return log_normaliser(self.sums["peak"], self.sums["total"], self.whole.sink)
+
+    @cached_property
+    def norm(self) -> Tensor:
+        """What turns weights into probabilities; 0 in an empty row."""
+        return normaliser(self.sums["peak"], self.sums["total"], self.whole.sink)
+
+    def normalised(self, name: str) -> Tensor:
+        """A sum of weights as one of probabilities."""
+        return self.sums[name] * self.norm
+
+    def visible_keys(self) -> Tensor:
+        """int64 [batch, kv_head, repeat, query]."""
+        seen = visible_keys(self.whole.inputs) if self.ruled is None else self.ruled
+        return seen[:, None, None].expand(self.sums["total"].shape)
+
+    def above_peak(self, bits: Tensor) -> Tensor:
+        """Logits in bits, of centred keys, as the model has them in nats; -inf in an empty row."""
+        return torch.where(self.filled, bits / BITS + self.whole.common, -torch.inf)
+
+    def entropy(self) -> Tensor:
+        """-sum p ln p = (logsumexp - peak) mass - sum p (z - peak)."""
+        over = torch.where(self.filled, self.log_norm - self.sums["peak"], 0.0)
+        return (over * self.normalised("total") - self.normalised("information")) / BITS
+
+    def distance(self, name: str, far: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Near keys one by one, and far(edge, sums) for each far side, edge the distance to where it begins."""
+        total = self.sums[name]
+        for side in ("left", "right"):
+            if side in self.whole.columns:
+                total = total + far(self.whole.edge(side), self.sums["linear"][..., self.whole.columns[side]])
+        return total * self.norm
+
+    def by_group(self, name: str) -> Tensor:
+        """Columns of the labels that occur, spread over all groups."""
+        values = self.sums["linear"][..., self.whole.columns[name]] * self.norm[..., None]
+        return spread(values, self.whole.key_labels, self.whole.inputs.group_count)
+
+
+WHOLE_NUMBERS = {"argmax_key", "duplicate_keys", "induction_keys"}
+CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
+    "visible_keys": lambda rows, *_: rows.visible_keys(),
+    "logsumexp": lambda rows, *_: rows.above_peak(rows.log_norm),
+    "max_logit": lambda rows, *_: rows.above_peak(rows.sums["peak"]),
+    "max_weight": lambda rows, *_: rows.norm,
+    "row_mass": lambda rows, *_: rows.normalised("total"),
+    "entropy": lambda rows, *_: rows.entropy(),
+    "sum_squares": lambda rows, *_: rows.normalised("length").square(),
+    "logit_sum": lambda rows, *_: rows.sums["drop"] / BITS,
+    "logit_sum_squares": lambda rows, *_: (rows.sums["drop_length"] / BITS).square(),
+    "mean_distance": lambda rows, name, _: rows.distance(name, lambda edge, far: edge * far[..., 0] + far[..., 1]),
+    "mean_square_distance": lambda rows, name, _: rows.distance(
+        name, lambda edge, far: edge.square() * far[..., 0] + 2 * edge * far[..., 1] + far[..., 2]
+    ),
+    "clipped_distance": lambda rows, name, words: rows.distance(name, lambda _, far: int(words[0]) * far[..., 0]),
+    "window_mass": lambda rows, name, _: rows.normalised(name),
+    "weight_at": lambda rows, name, _: rows.normalised(name),
+    "duplicate_mass": lambda rows, name, _: rows.normalised(name),
+    "induction_mass": lambda rows, name, _: rows.normalised(name),
+    "argmax_key": lambda rows, name, _: rows.sums[name],
+    "duplicate_keys": lambda rows, name, _: rows.sums[name],
+    "induction_keys": lambda rows, name, _: rows.sums[name],
+    "group_mass": lambda rows, name, _: rows.by_group(name),
+    "value_weighted_mass": lambda rows, name, _: rows.by_group(name),
+    "output": lambda rows, name, _: rows.sums[name] * rows.norm[..., None],
+}
+"""How each row statistic follows from the sums."""
+
+
+def spread(values: Tensor, labels: Tensor, count: int) -> Tensor:
+    """values [..., label that occurs] as [..., group], 0 for the others."""
+    if len(labels) == count:
+        return values.contiguous()
+    return values.new_zeros(*values.shape[:-1], count).index_copy_(-1, labels, values)
