@@ -27,6 +27,10 @@ _broken: list[str] = []
 """Why the Triton kernels do not work on this machine, once that was seen."""
 
 
+class BackendError(ValueError):
+    """HEADATLAS_BACKEND names what is not there."""
+
+
 def _triton_stats(inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: Tensor | None = None) -> dict:
     from .triton_stats import triton_stats
 
@@ -36,16 +40,22 @@ def _triton_stats(inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: 
 BACKENDS: dict[str, Compute] = {"streaming": streaming_stats, "reference": reference_stats, "triton": _triton_stats}
 
 
+def forced() -> str | None:
+    """The backend that HEADATLAS_BACKEND names, or None."""
+    name = os.environ.get(VARIABLE)
+    if name is not None and name not in BACKENDS:
+        raise BackendError(f"{VARIABLE}: expected one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
 def choose(device: torch.device | str) -> tuple[str, str]:
     """(backend, why) for tensors on `device`."""
     device = torch.device(device)
-    forced = os.environ.get(VARIABLE)
-    if forced is not None:
-        if forced not in BACKENDS:
-            raise ValueError(f"{VARIABLE}: expected one of {', '.join(BACKENDS)}, got {forced!r}")
-        if forced == "triton" and _no_triton(device) is not None:
-            raise ValueError(f"{VARIABLE}=triton: {_no_triton(device)}; unset it, or use one of streaming, reference")
-        return forced, f"{VARIABLE} says so"
+    named = forced()
+    if named is not None:
+        if named == "triton" and _no_triton(device) is not None:
+            raise BackendError(f"{VARIABLE}=triton: {_no_triton(device)}; unset it, or use one of streaming, reference")
+        return named, f"{VARIABLE} says so"
     reason = _broken[0] if _broken else _no_triton(device)
     return ("triton", f"the tensors are on {device.type}") if reason is None else ("streaming", reason)
 

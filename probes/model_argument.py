@@ -30,19 +30,21 @@ def load_model(args: argparse.Namespace) -> Model:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
-    from ..kernels.dispatch import backend
+    from ..kernels.dispatch import BackendError, choose, forced
     from .loading import load
 
-    try:
-        backend()
-    except ValueError as error:
-        raise UserError(str(error)) from None
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return load(
-        args.model,
-        revision=args.revision,
-        dtype=args.dtype,
-        device=args.device,
-        trust_remote_code=args.trust_remote_code,
-    )
+    try:
+        forced()
+        model = load(
+            args.model,
+            revision=args.revision,
+            dtype=args.dtype,
+            device=args.device,
+            trust_remote_code=args.trust_remote_code,
+        )
+        choose(model.device)
+    except BackendError as error:
+        raise UserError(str(error)) from None
+    return model

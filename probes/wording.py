@@ -41,13 +41,15 @@ def markdown_table(chosen: Iterable[Probe]) -> str:
 
 def plan_text(plan: Plan) -> str:
     """What a plan will do and what it takes, and a line for each probe that is skipped."""
+    from ..kernels.dispatch import backend
+
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
         f"{cost.bytes / 1e6:,.0f} MB "
-        f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more)"
+        f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {backend(plan.model.device)}"
     )
     return "\n".join([text, *(f"  skipped {name}: {reason}" for name, reason in plan.skipped.items())])
 

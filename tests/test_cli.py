@@ -174,7 +174,7 @@ def test_an_organism_that_is_not_there_has_no_certificate(run):
 def test_an_unknown_backend(model, run, monkeypatch, tmp_path):
     monkeypatch.setenv("HEADATLAS_BACKEND", "fast")
     refused = run("measure", model, *FEW, "--data", "random:length=20")
-    assert_refused(refused, "HEADATLAS_BACKEND: expected one of streaming, reference", "got 'fast'")
+    assert_refused(refused, "HEADATLAS_BACKEND: expected one of streaming, reference, triton", "got 'fast'")
     assert everything(tmp_path) == {}
 
 
