@@ -50,21 +50,6 @@ class Block:
             self.made[name] = make()
         return self.made[name]
 
-    def make_ready(self) -> None:
-        """Make what tiles share, before they read it side by side."""
-        needs = self.whole.needs
-        _ = self.floors, self.empty, self.real
-        if self.whole.linear is not None:
-            _ = self.linear
-        if self.whole.near_fields:
-            _ = self.near_columns
-        if needs & {"received", "received_by_group"}:
-            _ = self.column_rows
-        if needs & {"duplicate_mass", "duplicate_keys"}:
-            _ = self.duplicates
-        if needs & {"induction_mass", "induction_keys"}:
-            _ = self.continuations
-
     @property
     def inputs(self) -> AttentionInputs:
         """The call this block belongs to."""
@@ -180,26 +165,12 @@ class Block:
         inside = (given >= 0) & (given < self.high - self.low)
         return given.clamp(0, self.high - self.low - 1)[:, None, None, :, None], inside[:, None, None]
 
-    def same_token(self, shift: int) -> Matches:
-        """The visible pairs in which key j - shift holds the query's token and is another position."""
-        query, key = self.inputs.query_tokens, self.inputs.key_tokens
-        if query is None or key is None:
-            raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
-        before = torch.nn.functional.pad(key[self.batches], (shift, 0), value=-1)[:, self.low : self.high]
-        same = query[self.batches, self.start : self.stop, None] == before[:, None]
-        same &= (before >= 0)[:, None]
-        itself = self.start + self.inputs.visibility.offset + shift - self.low
-        torch.diagonal(same, itself, dim1=1, dim2=2).fill_(False)
-        for low, high, hidden in self.hidden:
-            same[..., low:high] &= ~hidden
-        return Matches(same, self.whole.dtype)
-
     @cached_property
     def duplicates(self) -> Matches:
         """Keys with the query's own token."""
-        return self.same_token(0)
+        return Matches(self, shift=0)
 
     @cached_property
     def continuations(self) -> Matches:
         """Keys right behind the query's own token."""
-        return self.same_token(1)
+        return Matches(self, shift=1)

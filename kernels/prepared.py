@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from threading import local
 
 import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
+from .matches import Lookup
 from .stats import BLOCK_SIZE, split_name
 
 ROW_BLOCK = 256
@@ -42,8 +42,18 @@ class Prepared:
         self.query_labels = inputs.labels("query").unique()
         self.columns: dict[str, slice] = {}
         self.linear = self._linear_columns()
-        self.threads = torch.get_num_threads() if key.device.type == "cpu" else 1
-        self.buffers = local()
+        self.buffers = key.new_empty(3, 0)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """The keys' tokens, sorted."""
+        assert self.inputs.key_tokens is not None
+        return Lookup(self.inputs.key_tokens)
+
+    @property
+    def whole_map(self) -> int:
+        """Elements of all heads' maps together."""
+        return math.prod(self.inputs.shape)
 
     @cached_property
     def common(self) -> Tensor | float:
@@ -114,12 +124,11 @@ class Prepared:
         return rows
 
     def buffer(self, index: int, *shape: int) -> Tensor:
-        """Working memory number `index` of this thread, reused by every tile."""
+        """Working memory number `index`, reused by every tile."""
         size = math.prod(shape)
-        held = getattr(self.buffers, "held", None)
-        if held is None or held.shape[1] < size:
-            held = self.buffers.held = self.key.new_empty(3, size)
-        return held[index, :size].view(shape)
+        if self.buffers.shape[1] < size:
+            self.buffers = self.key.new_empty(3, max(size, min(TILE_ELEMENTS, self.whole_map)))
+        return self.buffers[index, :size].view(shape)
 
 
 def log_normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:

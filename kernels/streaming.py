@@ -12,13 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .block import Block, blocks_of
+from .block import blocks_of
 from .inputs import AttentionInputs
 from .keys import Keys
 from .prepared import Prepared
 from .rows import Rows
-from .tile import Tile, tiles_of
-from .workers import run_all
+from .tile import tiles_of
 
 
 def streaming_stats(
@@ -27,14 +26,9 @@ def streaming_stats(
     """Every field of `needs`, computed in `dtype` whatever the precision of the inputs."""
     whole = Prepared(inputs, needs | {"visible_keys"}, dtype)
     rows, keys = Rows(whole), Keys(whole)
-
-    def measure(place: tuple[Block, slice, slice]) -> None:
-        tile = Tile(*place)
-        keys.collect(tile)
-        rows.collect(tile)
-
     for block in blocks_of(whole):
         rows.enter(block)
-        block.make_ready()
-        run_all(measure, tiles_of(block), whole.threads)
+        for tile in tiles_of(block):
+            keys.collect(tile)
+            rows.collect(tile)
     return {name: keys.field(name) if name in keys.values else rows.field(name) for name in whole.needs}

@@ -5,6 +5,7 @@ Axes inside a tile: [batch, kv_head, repeat, query, key], where head = kv_head *
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -16,19 +17,16 @@ from .prepared import BITS, normaliser
 from .stats import BLOCK_SIZE
 
 
-def tiles_of(block: Block) -> list[tuple[Block, slice, slice]]:
-    """(block, kv heads, repeats) of each tile: as many heads together as fit, but work for every thread."""
+def tiles_of(block: Block) -> Iterator[Tile]:
+    """The heads of this block, as many together as fit."""
     _, heads, _, _ = block.inputs.shape
-    repeats, threads = block.inputs.repeats, block.whole.threads
-    kv_heads = heads // repeats
+    repeats, kv_heads = block.inputs.repeats, heads // block.inputs.repeats
     elements = (block.batches.stop - block.batches.start) * (block.stop - block.start) * (block.high - block.low)
-    fit = max(1, min(prepared.TILE_ELEMENTS // max(1, elements), -(-heads // threads)))
+    fit = max(1, prepared.TILE_ELEMENTS // max(1, elements))
     kv_step, repeat_step = (max(1, fit // repeats), repeats) if fit >= repeats else (1, fit)
-    return [
-        (block, slice(kv, min(kv_heads, kv + kv_step)), slice(repeat, min(repeats, repeat + repeat_step)))
-        for kv in range(0, kv_heads, kv_step)
-        for repeat in range(0, repeats, repeat_step)
-    ]
+    for kv in range(0, kv_heads, kv_step):
+        for repeat in range(0, repeats, repeat_step):
+            yield Tile(block, slice(kv, min(kv_heads, kv + kv_step)), slice(repeat, min(repeats, repeat + repeat_step)))
 
 
 class Tile:

@@ -99,6 +99,20 @@ def test_duplicates_and_continuations_of_a_known_text():
     assert got["induction_mass"][0, 0].tolist() == pytest.approx([0, 0, 0, 1 / 4, 1 / 5, 2 / 6])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_rare_equal_tokens_are_listed_and_give_the_same(case):
+    """The other cases have nine tokens, so that many pairs are equal and a mask is made."""
+    inputs = CASES[case]
+    random = torch.Generator().manual_seed(4)
+    tokens = {
+        side: torch.randint(-3, 90, getattr(inputs, side).shape, generator=random)
+        for side in ("query_tokens", "key_tokens")
+    }
+    rare = dataclasses.replace(inputs, **tokens)
+    needs = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
+    assert_equal(streaming_stats(rare, needs), reference_stats(rare, needs))
+
+
 @pytest.mark.parametrize("shift", [0.0, 30.0, 750.0])
 def test_a_common_key_mean_does_not_hurt(shift):
     inputs = make(seed=3)
