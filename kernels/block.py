@@ -15,7 +15,7 @@ from .matches import Matches
 from .prepared import Prepared
 from .stats import BLOCK_SIZE, split_name
 
-FLOOR = -1e30
+HIDDEN = -1e30
 """A masked logit: finite, so that weight * logit is 0 and not NaN."""
 
 
@@ -74,8 +74,8 @@ class Block:
 
     @cached_property
     def floors(self) -> list[tuple[int, int, Tensor]]:
-        """`hidden` as numbers to add to logits, FLOOR or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
-        return [(low, high, hidden[:, None, None].to(self.whole.dtype) * FLOOR) for low, high, hidden in self.hidden]
+        """`hidden` as numbers to add to logits, HIDDEN or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
+        return [(low, high, hidden[:, None, None].to(self.whole.dtype) * HIDDEN) for low, high, hidden in self.hidden]
 
     @property
     def _span(self) -> tuple[int, int, int, int]:
@@ -92,8 +92,7 @@ class Block:
     @cached_property
     def empty(self) -> Tensor | None:
         """bool [batch or 1, query] of queries that see nothing, or None where there are none."""
-        view = self.inputs.visibility
-        if not (view.irregular or view.offset < 0):
+        if not self.inputs.visibility.may_hide_all(self.start, self.stop, self.inputs.shape[3]):
             return None
         empty = self.visible_keys == 0
         return empty if bool(empty.any()) else None

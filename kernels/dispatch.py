@@ -1,7 +1,7 @@
 """Which implementation computes the statistics of a call: Triton on CUDA, blockwise torch elsewhere.
 
 HEADATLAS_BACKEND names one for every call. Without it, a call that the Triton kernels can't take (a mask that is a
-Python rule) is streamed, and so is everything after a kernel that does not compile here, with one warning.
+Python rule) is streamed, and so are calls of a dtype and head size whose kernel does not compile here (one warning).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from subprocess import CalledProcessError
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ from .streaming import streaming_stats
 VARIABLE = "HEADATLAS_BACKEND"
 Compute = Callable[..., dict[str, Tensor]]
 log = logging.getLogger("headatlas")
-_broken: list[str] = []
-"""Why the Triton kernels do not work on this machine, once that was seen."""
+_broken: set[tuple[torch.dtype, int]] = set()
+"""(dtype, head size) of the calls whose Triton kernels failed on this machine."""
 
 
 class BackendError(ValueError):
@@ -56,7 +57,7 @@ def choose(device: torch.device | str) -> tuple[str, str]:
         if named == "triton" and _no_triton(device) is not None:
             raise BackendError(f"{VARIABLE}=triton: {_no_triton(device)}; unset it, or use one of streaming, reference")
         return named, f"{VARIABLE} says so"
-    reason = _broken[0] if _broken else _no_triton(device)
+    reason = _no_triton(device)
     return ("triton", f"the tensors are on {device.type}") if reason is None else ("streaming", reason)
 
 
@@ -103,14 +104,21 @@ def _triton_or_streaming(inputs: AttentionInputs, needs: frozenset[str], logsume
 
     from .triton_stats import obstacle
 
+    kind = (inputs.query.dtype, inputs.query.shape[-1])
     reason = obstacle(inputs)
     if reason is not None:
         _say("streaming", f"for a call that Triton can't take: {reason}")
-        return streaming_stats(inputs, needs)
-    try:
-        return _triton_stats(inputs, needs, logsumexp=logsumexp)
-    except TritonError as error:
-        first = str(error).strip().partition("\n")[0]
-        _broken.append(f"a Triton kernel failed here ({type(error).__name__}: {first[:200]})")
-        warnings.warn(f"headatlas goes on with the streaming backend: {_broken[0]}", RuntimeWarning, stacklevel=3)
-        return streaming_stats(inputs, needs)
+    elif kind not in _broken:
+        try:
+            return _triton_stats(inputs, needs, logsumexp=logsumexp)
+        except torch.OutOfMemoryError:
+            raise
+        except (TritonError, RuntimeError, CalledProcessError) as error:  # no compiler, no headers, too few registers
+            _broken.add(kind)
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            warnings.warn(
+                f"headatlas streams calls of {kind[0]} and head size {kind[1]}: a Triton kernel failed here ({said})",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return streaming_stats(inputs, needs)

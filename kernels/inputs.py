@@ -64,6 +64,12 @@ class Visibility:
             seen = seen & self.rule(batch, query - self.offset, key)
         return seen
 
+    def may_hide_all(self, start: int, stop: int, key_count: int) -> bool:
+        """Whether some query start..stop-1 may see nothing: by a mask, or because its band misses the keys."""
+        misses_left = self.after is not None and start + self.offset + self.after < 0
+        misses_right = self.before is not None and stop - 1 + self.offset - self.before >= key_count
+        return self.irregular or misses_left or misses_right
+
     @property
     def irregular(self) -> bool:
         """Whether more than the band decides, so that every block needs its mask."""

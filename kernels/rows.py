@@ -150,7 +150,7 @@ CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
     "weight_at": lambda rows, name, _: rows.normalised(name),
     "duplicate_mass": lambda rows, name, _: rows.normalised(name),
     "induction_mass": lambda rows, name, _: rows.normalised(name),
-    "argmax_key": lambda rows, name, _: rows.sums[name],
+    "argmax_key": lambda rows, name, _: rows.sums[name] * rows.filled,
     "duplicate_keys": lambda rows, name, _: rows.sums[name],
     "induction_keys": lambda rows, name, _: rows.sums[name],
     "group_mass": lambda rows, name, _: rows.by_group(name),

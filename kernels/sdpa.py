@@ -14,23 +14,30 @@ from .inputs import AttentionInputs
 
 TOLERANCE = 2e-2
 """Nats by which the checked row may differ: bfloat16 inputs are exact here, a wrong layout is off by far more."""
+HALF = (torch.float16, torch.bfloat16)
 
 
 def sdpa_suffices(inputs: AttentionInputs) -> bool:
-    """Whether stock SDPA computes this call without an n x n mask."""
+    """Whether stock SDPA computes this call without an n x n tensor."""
     view = inputs.visibility
-    plain = inputs.softcap is None and inputs.sink_logits is None and inputs.bias is None and view.rule is None
     _, _, queries, keys = inputs.shape
-    unbounded = view.before is None or view.before >= keys + abs(view.offset)
-    causal = view.after == 0 and view.offset == 0 and queries == keys and view.key_mask is None
-    everything = view.after is None or (view.after == 0 and view.offset >= keys - 1)
-    return plain and unbounded and (causal or everything)
+    plain = inputs.softcap is None and inputs.sink_logits is None and inputs.bias is None and view.rule is None
+    square = inputs.value is None or inputs.value.shape[-1] == inputs.query.shape[-1]
+    unbounded = view.before is None or view.before >= queries - 1 + view.offset
+    everything = view.after is None or view.offset + view.after >= keys - 1
+    return plain and square and unbounded and (everything or (_causal(inputs) and view.key_mask is None))
+
+
+def _causal(inputs: AttentionInputs) -> bool:
+    """Whether this is what SDPA calls causal; a single query sees everything."""
+    view, (_, _, queries, keys) = inputs.visibility, inputs.shape
+    return view.after == 0 and view.offset == 0 and queries == keys and queries > 1
 
 
 def attention_output(inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
     """(sum_j p_ij v_j [batch, head, query, d_head], logsumexp [batch, head, query] in nats where it came for free).
 
-    By SDPA where it needs no mask tensor, else block by block.
+    By SDPA where it needs no n x n tensor, else block by block.
     """
     if not sdpa_suffices(inputs):
         return attention_stats(inputs, frozenset({"output"}))["output"], None
@@ -38,45 +45,54 @@ def attention_output(inputs: AttentionInputs) -> tuple[Tensor, Tensor | None]:
         found = with_logsumexp(inputs)
         if found is not None:
             return found
-    view, value = inputs.visibility, inputs.value
+    key, value = inputs.key, inputs.value
     assert value is not None
-    mask = None if view.key_mask is None else view.key_mask[:, None, None, :]
+    mask = None if inputs.visibility.key_mask is None else inputs.visibility.key_mask[:, None, None, :]
+    if key.is_cuda and (mask is not None or key.dtype not in HALF):  # grouped queries would take the n x n path there
+        key, value = _repeated(inputs)
     output = torch.nn.functional.scaled_dot_product_attention(
-        inputs.query, inputs.key, value, attn_mask=mask, is_causal=_causal(inputs), scale=inputs.scale,
-        enable_gqa=inputs.repeats > 1,
+        inputs.query, key, value, attn_mask=mask, is_causal=_causal(inputs), scale=inputs.scale,
+        enable_gqa=key.shape[1] != inputs.shape[1],
     )  # fmt: skip
     return output, None
 
 
 def with_logsumexp(inputs: AttentionInputs) -> tuple[Tensor, Tensor] | None:
-    """(output, logsumexp) by the flash operator of this device; None where it has none that takes the call."""
-    device, dtype = inputs.query.device.type, inputs.query.dtype
+    """(output, logsumexp) by the flash operator of this device; None where it would not take the call."""
+    if inputs.value is None or inputs.value.shape[-1] != inputs.query.shape[-1] or not _flash_takes(inputs.query):
+        return None
     operators = {
         "cpu": torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
         "cuda": torch.ops.aten._scaled_dot_product_flash_attention,
     }
-    half = dtype in (torch.float16, torch.bfloat16)
-    if device not in operators or (device == "cuda" and not half) or inputs.value is None:
-        return None
-    if inputs.value.shape[-1] != inputs.query.shape[-1]:
-        return None
-    key, value = (tensor.repeat_interleave(inputs.repeats, 1) for tensor in (inputs.key, inputs.value))
-    output, logsumexp = operators[device](
-        inputs.query, key, value, 0.0, _causal(inputs), scale=inputs.scale
-    )[:2]  # fmt: skip
+    operator = operators[inputs.query.device.type]
+    output, logsumexp = operator(inputs.query, *_repeated(inputs), 0.0, _causal(inputs), scale=inputs.scale)[:2]
     logsumexp = logsumexp[..., : inputs.shape[2]]
-    return (output, logsumexp) if _agrees(inputs, logsumexp) else None
+    return (output, logsumexp) if agrees(inputs, logsumexp) else None
 
 
-def _causal(inputs: AttentionInputs) -> bool:
-    return inputs.visibility.after == 0 and inputs.shape[2] > 1
+def _flash_takes(query: Tensor) -> bool:
+    """What the operator checks itself, with an error: it does not pad, as SDPA would for it."""
+    if query.device.type != "cuda":
+        return query.device.type == "cpu"
+    width = query.shape[-1]
+    able = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return able and query.dtype in HALF and width % 8 == 0 and width <= 256 and query.stride(-1) == 1
 
 
-def _agrees(inputs: AttentionInputs, logsumexp: Tensor) -> bool:
+def _repeated(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    """Keys and values, one of each for every query head."""
+    assert inputs.value is not None
+    if inputs.repeats == 1:
+        return inputs.key, inputs.value
+    return inputs.key.repeat_interleave(inputs.repeats, 1), inputs.value.repeat_interleave(inputs.repeats, 1)
+
+
+def agrees(inputs: AttentionInputs, logsumexp: Tensor) -> bool:
     """Whether the last query, which sees every key, has the logsumexp of its logits."""
+    if logsumexp.shape != inputs.shape[:3]:
+        return False
     last = inputs.query[:, :, -1:].float().unflatten(1, (-1, inputs.repeats))
     logits = inputs.scale * last @ inputs.key.float()[:, :, None].mT
     expected = logits.logsumexp(-1).flatten(1, 2).squeeze(-1)
-    if logsumexp.shape != inputs.shape[:3]:
-        return False
     return bool(((logsumexp[..., -1].float() - expected).abs() <= TOLERANCE).all())

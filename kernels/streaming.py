@@ -4,7 +4,8 @@ A tile is a block of queries against all keys they can see, small enough to stay
 rescaling, and each asked-for statistic is one pass over it. Cost per visible (query, key) pair and head: 2 d FLOPs for
 q.k, one exponential, 2 C FLOPs for the C linear statistics (groups, norms, far distances) of one matrix product, and
 one read per elementwise statistic. Keys are centred first: softmax does not see a common shift, float32 does.
-Adding a statistic: a row in stats.FIELDS, its definition in reference.py, and a sum and its conclusion in rows.py.
+Adding a statistic: a row in stats.FIELDS, its definition in reference.py, and a sum and its conclusion
+in rows.py or a line in keys.py; CONTRIBUTING.md has the Triton side.
 """
 
 from __future__ import annotations

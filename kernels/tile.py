@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import prepared
-from .block import FLOOR, Block
+from .block import HIDDEN, Block
 from .prepared import BITS, normaliser
 from .stats import BLOCK_SIZE
 
@@ -43,7 +43,7 @@ class Tile:
         self._weigh()
 
     def _score(self) -> None:
-        """Logits in bits from centred keys, hidden cells at FLOOR or below; then what they are below their peak."""
+        """Logits in bits from centred keys, hidden cells at HIDDEN or below; then what they are below their peak."""
         block, whole = self.block, self.block.whole
         query = whole.query[self.place].to(whole.dtype)
         query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
@@ -56,7 +56,7 @@ class Tile:
         if whole.inputs.softcap is not None:
             logits.div_(whole.inputs.softcap).tanh_().mul_(whole.inputs.softcap * BITS)
         if whole.inputs.bias is not None:
-            logits.add_(self._bias(whole.inputs.bias), alpha=BITS).clamp_(min=FLOOR)
+            logits.add_(self._bias(whole.inputs.bias), alpha=BITS).clamp_(min=HIDDEN)
         for low, high, floor in block.floors:
             logits[..., low:high].add_(floor)
         self.peak = logits.amax(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,9 +86,10 @@ def peak_megabytes(call: Callable[[], object], device: str = "cpu") -> float:
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     if not (PROC / "self/status").exists():
+        unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         call()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
     (PROC / "self/clear_refs").write_text("5")
     before = _kilobytes("self/status", "VmRSS")
     call()

@@ -85,6 +85,7 @@ def logits(call, rows, keys, batch, head, query, key, PRECISION: tl.constexpr):
         start = batch * strides[0] + head * strides[1] + query.to(tl.int64) * strides[2]
         inside = (query < call.queries)[:, None] & (key < call.keys)[None, :]
         z += tl.load(call.bias + start[:, None] + (key * strides[3])[None, :], mask=inside, other=0.0) * LOG2E
+        z = tl.maximum(z, HIDDEN)  # a bias of -inf: 0 times it is 0
     return z
 
 

@@ -4,13 +4,15 @@
     with keys or blocks            an online sweep for logsumexp, then one given sweep for everything else
     logsumexp handed in            the given sweep alone (the fused form: the model's own SDPA has found it)
 
-Same fields as `streaming.py`, computed in float32. `obstacle` says which calls it can't take, and why.
+Same fields as `streaming.py`, summed in float32; `output` rounds weights to the precision of the values. `obstacle`
+says which calls it can't take, and why.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -37,9 +39,9 @@ UNBOUNDED = 1 << 30
 WIDEST = 256
 """Largest head size."""
 PROGRAMS = 1024
-"""Programs wanted over all heads when row blocks share slices of `partial`."""
+"""Programs wanted over all heads where a program takes several row blocks, with a slice of its own for its sums."""
 COLUMNS = 64
-"""Floats of `partial` per head and key: what keeps its memory O(n)."""
+"""Floats of all slices together per head and key: what keeps their memory O(n)."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
 FINAL = frozenset({"received", "received_by_group", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
@@ -66,7 +68,12 @@ def triton_stats(
     reason = obstacle(inputs)
     if reason is not None:
         raise NotImplementedError(f"the Triton kernels can't take this call: {reason}")
-    launch = Launch(inputs)
+    with torch.cuda.device_of(inputs.query):
+        return _measured(Launch(inputs), needs, logsumexp)
+
+
+def _measured(launch: Launch, needs: frozenset[str], logsumexp: Tensor | None) -> dict[str, Tensor]:
+    """The sweeps that `needs` take, one after another."""
     swept = {name for name in needs if split_name(name)[0] in Out._fields}
     if "max_weight" in needs:
         swept |= {"max_logit", "logsumexp"}
@@ -206,9 +213,8 @@ class Launch:
         named = sorted(name for name in needs if split_name(name)[0] == "weight_at")
         if named:
             targets = torch.stack([self.inputs.targets[split_name(name)[1][0]] for name in named], dim=-1)
-            nats = (given + self.common) / BITS
-            weights = gather_weights(self.inputs, nats, targets)
-            weights = torch.where(torch.isfinite(nats)[..., None], weights, 0.0)
+            weights = gather_weights(replace(self.inputs, query=self.query, key=self.key), given / BITS, targets)
+            weights = torch.where(torch.isfinite(given)[..., None], weights, 0.0)
             found |= dict(zip(named, weights.unbind(-1), strict=True))
         return found
 
@@ -219,7 +225,9 @@ class Launch:
             return {}
         batch, heads, queries, _ = self.inputs.shape
         mass = torch.empty(len(windows), batch, heads, queries, device=self.query.device)
-        widths = torch.tensor([width for _, (width,) in windows], dtype=torch.int32, device=self.query.device)
+        widths = torch.tensor(
+            [min(width, UNBOUNDED) for _, (width,) in windows], dtype=torch.int32, device=self.query.device
+        )
         grid = (triton.cdiv(queries, self.sizes()["BLOCK_Q"]), batch * heads, len(windows))
         row_bands[grid](self.call, given, widths, mass, **self.sizes())
         return {name: mass[index] for index, (name, _) in enumerate(windows)}
@@ -231,7 +239,8 @@ class Launch:
             return {}
         batch, heads, _, keys = self.inputs.shape
         mass = torch.empty(len(bands), batch, heads, keys, device=self.query.device)
-        bounds = torch.tensor([bound for _, bound in bands], dtype=torch.int32, device=self.query.device)
+        limits = [[min(word, UNBOUNDED) for word in words] for _, words in bands]
+        bounds = torch.tensor(limits, dtype=torch.int32, device=self.query.device)
         grid = (triton.cdiv(keys, self.sizes()["BLOCK_K"]), batch * heads, len(bands))
         key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes())
         return {name: mass[index] for index, (name, _) in enumerate(bands)}

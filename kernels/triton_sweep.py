@@ -1,7 +1,7 @@
 """One sweep over the visible (query, key) pairs of a call, in Triton: every statistic that a tile of weights yields.
 
 It is flash attention with other sums in place of P V. A program takes a block of rows and walks over the blocks of keys
-they can see: hidden blocks are skipped, only the edges of the band are masked. Each statistic is one number a row:
+they can see: hidden blocks are skipped, only the edges of the band are masked. Two ways to have the weights:
 
     online   logsumexp unknown   x = z - peak so far; on a new peak all sums shrink by 2^(old peak - new peak)
     given    logsumexp known     x = z - logsumexp; weights are final at once: rows, keys and block maps in one pass

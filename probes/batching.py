@@ -52,6 +52,11 @@ def _from_ids(
         raise ValueError(
             f"attention_mask: expected the shape of the token ids {list(ids.shape)}, got {list(real.shape)}"
         )
+    if groups is not None and bool(((groups < 0) | (groups >= len(names))).any()):
+        raise ValueError(
+            f"groups: expected labels 0 to {len(names) - 1}, an index into {list(names)}; "
+            f"got {int(groups.min())} to {int(groups.max())}"
+        )
     return TokenBatch(
         example_ids=tuple(map(str, range(ids.shape[0]))),
         input_ids=ids,

@@ -209,7 +209,9 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train_run(args: argparse.Namespace) -> int:
-    """Train and certify."""
+    """Train, certify, and print the certificate."""
+    from .organisms import certificate_table
+    from .training.certify import certify
     from .training.recipes import find_recipe
     from .training.train import train_organism
 
@@ -218,6 +220,8 @@ def train_run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     train_organism(args.recipe, seed=args.seed, out=args.out)
+    print_table(*certificate_table(certify(args.out)))
+    print(f"Next: headatlas measure {args.out}")
     return 0
 
 

@@ -47,9 +47,9 @@ class Encoder:
     def id_of(self, piece: str) -> int:
         """The id of one piece; a text that is not one token is refused."""
         found = self.tokenizer.convert_tokens_to_ids(piece)
-        if found is None:
+        if not isinstance(found, int):
             raise ValueError(f"{piece!r} is not one token of the organisms' vocabulary")
-        return int(found)
+        return found
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` without BOS; runs of spaces count as one."""

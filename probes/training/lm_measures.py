@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .gauges import Grade, grade, repeat_hits
 from .intervals import row_bootstrap, wilson
 from .sink_measures import english_batch, observe, sink_share
 
-Row = dict[str, object]
+Row = dict[str, Any]
 REPEAT_LENGTHS = (64, 128, 256, 512)
 REPEAT_TARGET = 0.95
 
@@ -98,7 +99,7 @@ def task_row(model: LlamaForCausalLM, encoder: Encoder, name: str, *, split: Spl
             "preferred_low": _short(low),
             "preferred_high": _short(high),
         }
-    if float(row.get("preferred_low", row["low"])) <= float(row["chance"]):
+    if row.get("preferred_low", row["low"]) <= row["chance"]:
         row["note"] = "negative control: not above chance"
     return row
 

@@ -40,6 +40,18 @@ def make(
     )  # fmt: skip
 
 
+def infinite_bias(size: int = 72) -> AttentionInputs:
+    """A call whose bias is -inf at every third key but the query's own and the one before it."""
+    third = torch.ones(size, size).tril(-2).bool() & (torch.arange(size) % 3 == 1)
+    return make(
+        queries=size, heads=2, kv_heads=1, bias=lambda normal: normal(1, 1, size, size).masked_fill(third, -torch.inf)
+    )
+
+
+FINITE = EVERYTHING - {"logit_sum", "logit_sum_squares"}
+"""What an infinite logit leaves defined."""
+
+
 def lengths_mask(lengths: list[int], size: int, left: bool = False) -> torch.Tensor:
     """bool [batch, size], True for the first (or last) `lengths` positions."""
     positions = torch.arange(size)[None]
@@ -73,6 +85,9 @@ def cases(size: int = 200, heads: int = 4) -> dict[str, AttentionInputs]:
         "cache": call(queries=30, keys=size, visibility=Visibility(after=0, offset=size - 30)),
         "cross": call(queries=40, keys=size, visibility=Visibility()),
         "queries before keys": make(queries=150, keys=20, visibility=Visibility(after=0, offset=-130)),
+        "window past the keys": make(queries=100, keys=20, visibility=Visibility(before=3, after=0)),
+        "keys from the next on": call(visibility=Visibility(after=-1)),
+        "both edges and a middle": make(queries=300, visibility=Visibility(before=150, after=0)),
         "softcap": call(softcap=1.5),
         "sink logits": call(sink_logits=lambda normal: 2 * normal(heads)),
         "huge sink logits": call(sink_logits=torch.tensor([200.0, -200.0, 0.0, 90.0][:heads])),

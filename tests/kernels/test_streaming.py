@@ -12,7 +12,7 @@ from headatlas.kernels.reference import reference_stats
 from headatlas.kernels.stats import FIELDS, AttentionStats, split_name
 from headatlas.kernels.streaming import streaming_stats
 
-from .cases import EVERYTHING, cases, make
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make
 
 CASES = cases()
 RELATIVE = {"mean_distance", "mean_square_distance", "clipped_distance", "logit_sum", "logit_sum_squares"}
@@ -130,6 +130,11 @@ def test_row_spread_bound_survives_a_common_offset():
     got = streaming_stats(offset, frozenset({"logit_sum", "logit_sum_squares"}))
     plain = reference_stats(inputs, frozenset({"logit_sum", "logit_sum_squares"}))
     torch.testing.assert_close(got["logit_sum"].double(), plain["logit_sum"], rtol=0.02, atol=0.05)
+    torch.testing.assert_close(got["logit_sum_squares"].double(), plain["logit_sum_squares"], rtol=0.02, atol=0.05)
+
+
+def test_a_bias_of_minus_infinity_is_a_weight_of_zero():
+    assert_equal(streaming_stats(infinite_bias(), FINITE), reference_stats(infinite_bias(), FINITE))
 
 
 def test_empty_rows_hold_zero_and_say_so():

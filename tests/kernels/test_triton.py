@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,16 @@ from headatlas.kernels import dispatch
 from headatlas.kernels import triton_stats as host
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import reference_stats
-from headatlas.kernels.sdpa import attention_output, with_logsumexp
+from headatlas.kernels.sdpa import agrees, attention_output, sdpa_suffices, with_logsumexp
 from headatlas.kernels.stats import FIELDS, ROW, ROW_GROUP, split_name
 from headatlas.kernels.streaming import streaming_stats
 from headatlas.kernels.triton_stats import Launch, obstacle, triton_stats
+from headatlas.probes.batching import batch
+from headatlas.probes.forward import observe
+from headatlas.probes.loading import load
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from .cases import EVERYTHING, cases, make
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make
 from .test_streaming import RELATIVE
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -119,10 +124,15 @@ def test_a_common_key_mean_does_not_hurt(shift, device):
     call = make(batch=1, queries=70, seed=3)
     direction = torch.nn.functional.normalize(torch.randn(16, generator=torch.Generator().manual_seed(1)), dim=0)
     call = dataclasses.replace(call, key=call.key + shift * direction)
-    needs = frozenset({"entropy", "max_weight", "sum_squares", "group_mass", "received"})
+    needs = frozenset({"entropy", "max_weight", "sum_squares", "group_mass", "received", "weight_at:first"})
     got, expected = triton_stats(on(device, call), needs), reference_stats(call, needs)
     for name, want in expected.items():
         torch.testing.assert_close(got[name].cpu().to(want.dtype), want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_bias_of_minus_infinity_is_a_weight_of_zero(device):
+    assert_equal(triton_stats(on(device, infinite_bias()), FINITE), reference_stats(infinite_bias(), FINITE))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -227,12 +237,15 @@ def test_a_kernel_that_does_not_compile_is_streamed_with_one_warning(monkeypatch
     needs = frozenset({"entropy"})
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
     monkeypatch.setattr(dispatch, "_no_triton", lambda device: None)
-    monkeypatch.setattr(dispatch, "_broken", [])
+    monkeypatch.setattr(dispatch, "_broken", set())
     monkeypatch.setattr(dispatch, "_triton_stats", fails)
-    with pytest.warns(RuntimeWarning, match=r"streaming backend: .*TritonError: out of resource: shared memory\)"):
+    said = r"streams calls of torch.float32 and head size 16: .*TritonError: out of resource: shared memory\)"
+    with pytest.warns(RuntimeWarning, match=said):
         got = dispatch.attention_stats(call, needs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dispatch.attention_stats(call, needs)
     torch.testing.assert_close(got["entropy"], streaming_stats(call, needs)["entropy"])
-    assert dispatch.choose("cpu")[0] == "streaming"
     monkeypatch.setenv(dispatch.VARIABLE, "triton")
     with pytest.raises(TritonError):
         dispatch.attention_stats(call, needs)
@@ -245,6 +258,55 @@ def test_sdpa_gives_output_and_logsumexp():
     torch.testing.assert_close(output.double(), expected["output"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logsumexp.double(), expected["logsumexp"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(attention_output(call)[0].double(), expected["output"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_logsumexp_that_does_not_agree_is_not_used():
+    call = make(batch=1, heads=4, kv_heads=2, queries=90)
+    _, logsumexp = with_logsumexp(call)
+    assert agrees(call, logsumexp)
+    assert not agrees(call, logsumexp + 0.1)
+    assert not agrees(call, logsumexp.transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("view", "queries", "keys", "takes"),
+    [
+        (Visibility(after=0), 50, 50, True),
+        (Visibility(before=49, after=0), 50, 50, True),
+        (Visibility(before=48, after=0), 50, 50, False),
+        (Visibility(before=20), 100, 20, False),
+        (Visibility(after=0, offset=49), 1, 50, True),
+        (Visibility(after=0, offset=49), 2, 50, True),
+        (Visibility(after=0, offset=48), 2, 50, False),
+        (Visibility(), 40, 50, True),
+    ],
+)
+def test_sdpa_is_used_where_it_is_the_same_attention(view, queries, keys, takes):
+    call = make(batch=1, queries=queries, keys=keys, visibility=view)
+    assert sdpa_suffices(call) == takes
+    expected = reference_stats(call, frozenset({"output"}))["output"]
+    torch.testing.assert_close(attention_output(call)[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_measured_by_the_fused_form_gives_the_numbers_of_streaming(monkeypatch):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = load((LlamaForCausalLM(config).eval(), None), check=False)
+    made = batch(model, torch.randint(3, 60, (1, 24)))
+    needs = frozenset({"entropy", "received", "induction_mass", "mean_distance", "weight_at:first"})
+    streamed = observe(model, made, needs)
+    given = []
+    sweep = Launch.sweep
+    monkeypatch.setattr(Launch, "sweep", lambda self, names, lse: given.append(lse) or sweep(self, names, lse))
+    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    fused = observe(model, made, needs)
+    assert len(given) == 2 and None not in given, "one sweep a layer, each from the logsumexp of the model's own SDPA"
+    for one, other in zip(streamed, fused, strict=True):
+        for name in needs:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-5)
 
 
 COMPILE = Path(__file__).with_name("compile_for_gpu.py")
