@@ -27,9 +27,9 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(VENV)/.installed
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/headatlas measure organism:pico-lm --store $(STORE)
 	$(BIN)/headatlas measure organism:pico-sink --store $(STORE)
 	$(BIN)/headatlas measure organism:pico-sink --data bigram_backcopy --store $(STORE)
+	$(BIN)/headatlas measure organism:pico-lm --store $(STORE)
 	for run in $$(ls $(STORE) | grep organism); do $(BIN)/headatlas show $$run --store $(STORE); done
 	@if [ "$(SERVE)" = yes ]; then $(BIN)/headatlas serve --store $(STORE); fi
 

@@ -24,6 +24,10 @@ examples:
   headatlas measure gpt2 --data notes.txt:length=256
   headatlas measure gpt2 --data hf:NAME:SPLIT:COLUMN
 
+A line of a .jsonl file is one prompt; `id` and one of text, messages, token_ids are needed, spans label tokens:
+  {"id": "a", "text": "red blue green red blue", "answer": " green", "conditions": {"template": "colours"}}
+  {"id": "b", "token_ids": [1, 5, 6, 7, 5, 6], "spans": {"repeat": [[4, 6]]}, "cluster": "b"}
+
 NAME:key=value,key=a+b+c names a data set and its parameters; a + makes a grid, and --examples is spread evenly over
 it. Lengths count all tokens of the measured model, BOS and answer included.
 """

@@ -57,7 +57,8 @@ class Rows:
         self.collectors = collectors(whole.needs)
         tails: dict[str, tuple[int, ...]] = {}
         if whole.linear is not None:
-            self.collectors["linear"], tails["linear"] = Tile.linear, (whole.linear.shape[2],)
+            used = max(columns.stop for columns in whole.columns.values())
+            self.collectors["linear"], tails["linear"] = lambda tile: tile.linear()[..., :used], (used,)
         if whole.value is not None:
             tails["output"] = (whole.value.shape[-1],)
         self.sums = {

@@ -171,6 +171,13 @@ def test_an_organism_that_is_not_there_has_no_certificate(run):
     assert_refused(run("probes", "sink_rat"), "Did you mean 'sink_rate'?")
 
 
+def test_a_probe_file_that_fails_is_one_line(model, run, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("import os\nimport nothing_of_the_kind\n")
+    refused = run("measure", model, "--probes", f"{broken}:x")
+    assert_refused(refused, "broken.py, line 2, fails: ModuleNotFoundError: No module named 'nothing_of_the_kind'")
+
+
 def test_an_unknown_backend(model, run, monkeypatch, tmp_path):
     monkeypatch.setenv("HEADATLAS_BACKEND", "fast")
     refused = run("measure", model, *FEW, "--data", "random:length=20")

@@ -135,9 +135,10 @@
       },
       goToHead(_n, _text, selection) {
         const place = parse($("#search").value.trim());  // the field itself: a fast typist is ahead of the state
-        if (!place) return [noUpdate(), "Write a head as L5H1"];
+        if (!place) { $("#search").select(); return [noUpdate(), "Write a head as L5H1"]; }
         const s = selection || {};
         go(urlFor("/head", { run: s.run, head: nameOf(...place), stratum: s.stratum, tower: s.tower }));
+        $("#search").blur();
         return ["", null];
       },
       pickHead(click, cell, current, view) {
@@ -211,7 +212,7 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return false;
     if (event.target.id === "search" && event.key === "Escape") { event.target.blur(); return true; }
     if (typing(event.target) || $(".mantine-Modal-content") || $("[role=menu]")) return false;
-    if (event.key === "/") { $("#search").focus(); return true; }
+    if (event.key === "/") { $("#search").focus(); $("#search").select(); return true; }
     if (event.key === "?") return press("#help-open");
     const cell = event.target.closest(".ag-cell");
     if (cell && event.key === "Enter") {

@@ -28,12 +28,15 @@ class Haystack:
         return sum(len(sentence) for paragraph in self.paragraphs for sentence in paragraph)
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest sentence: less text than that has no place inside it for a needle."""
-        return max(len(sentence) for paragraph in self.paragraphs for sentence in paragraph)
+    def typical(self) -> int:
+        """Tokens of the median sentence: less text than that is no haystack."""
+        return int(np.median([len(sentence) for paragraph in self.paragraphs for sentence in paragraph]))
 
     def take(self, room: int, *, generator: np.random.Generator) -> tuple[list[int], list[int]]:
-        """`room` tokens of paragraphs in a drawn order, and the ends of the sentences in them, 0 first."""
+        """`room` tokens of paragraphs in a drawn order, and the ends of the sentences in them, 0 first.
+
+        Text cut inside its first sentence has no other end than the cut.
+        """
         if room > self.tokens:
             raise DataError(
                 f"needle: the haystack has {self.tokens} tokens and {room} are needed. Ask for smaller lengths, "
@@ -47,7 +50,8 @@ class Haystack:
                 ends.append(len(ids))
             if len(ids) >= room:
                 break
-        return ids[:room], [end for end in ends if end <= room]
+        inside = [end for end in ends if end <= room]
+        return ids[:room], inside if len(inside) > 1 else [0, room]
 
 
 def read_haystack(vocab: Vocabulary, path: Path | None) -> Haystack:

@@ -98,7 +98,7 @@ def _prompt(
         raise DataError(f"needle: {distractors} distractors asked for, and {len(others)} facts are like {fact.name!r}")
     pieces = [_piece(vocab, fact, "needle"), *(_piece(vocab, other, "distractor") for other in chosen)]
     fixed = len(opening) + len(closing) + len(answer) + sum(len(piece.ids) for piece in pieces)
-    room = vocab.room(length, least=fixed + hay.longest, name="needle") - fixed
+    room = vocab.room(length, least=fixed + hay.typical, name="needle") - fixed
     text, ends = hay.take(room, generator=generator)
     spots = [depth, *generator.random(distractors)]
     cuts = [max(end for end in ends if end <= spot * room) for spot in spots]

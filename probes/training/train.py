@@ -135,11 +135,22 @@ class Run:
         self.encoder = Encoder()
         path = out / "checkpoint.pt"
         saved = torch.load(path, weights_only=True) if path.exists() else None
+        self._refuse_another(saved)
         self.progress = Progress(**saved["progress"]) if saved else Progress()
         self.model = new_model(recipe, self.encoder, layers=saved["layers"] if saved else recipe.stages[0].layers)
         self._optimizer_state = saved["optimizer"] if saved else None
         if saved:
             self.model.load_state_dict(saved["model"])
+
+    def _refuse_another(self, saved: dict | None) -> None:
+        """Only an empty folder, or one of the same recipe and seed, is written to."""
+        if saved is None and any(self.out.iterdir()):
+            raise ValueError(f"{self.out} holds files that are no training run; name a new folder")
+        if saved is not None and (saved["recipe"], saved["seed"]) != (self.recipe.name, self.seed):
+            raise ValueError(
+                f"{self.out} holds a run of {saved['recipe']} with seed {saved['seed']}, asked for was "
+                f"{self.recipe.name} with seed {self.seed}; name another folder"
+            )
 
     def finish_stage(self, stage: Stage) -> None:
         """Train until the stage's gate is passed or its steps are done, and save; from new weights if need be."""
@@ -248,6 +259,8 @@ class Run:
             "layers": self.model.config.num_hidden_layers,
             "optimizer": optimizer.state_dict() if optimizer else None,
             "progress": vars(self.progress),
+            "recipe": self.recipe.name,
+            "seed": self.seed,
         }
         torch.save(state, self.out / "checkpoint.tmp")
         (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")

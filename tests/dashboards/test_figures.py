@@ -66,7 +66,7 @@ def test_limits_are_what_the_bar_states(run):
 def test_a_narrow_range_is_said_to_be_narrow(run):
     reading = read(run, "induction")
     flat = dataclasses.replace(reading, table=reading.table.assign(value=0.5))
-    assert colour_limits(flat)[2] == "every head has the lower value"
+    assert colour_limits(flat) == (0.0, 1.0, "every head has 0.500")
     narrow = dataclasses.replace(reading, table=reading.table.assign(value=0.5 + reading.table["value"] / 1000))
     assert colour_limits(narrow)[2] == "lowest to highest head, under 2% of what the probe can take"
     assert span(0.84261, 0.84283) == "0.8426 to 0.8428"

@@ -118,6 +118,17 @@ def test_a_sink_is_counted_by_sequence() -> None:
     assert sink_share(attention).item() == 0.5
 
 
+def test_a_folder_of_another_run_is_not_written_to(tmp_path: Path) -> None:
+    train_organism(TINY, seed=0, out=tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match="holds a run of pico-lm with seed 0, asked for was pico-lm with seed 1"):
+        train_organism(TINY, seed=1, out=tmp_path / "run", quiet=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep")
+    with pytest.raises(ValueError, match="holds files that are no training run; name a new folder"):
+        train_organism(TINY, seed=0, out=tmp_path / "mine", quiet=True)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
 def test_a_certificate_is_written_and_shelved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import headatlas.probes.training.certify as module
 
