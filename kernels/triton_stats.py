@@ -10,7 +10,6 @@ says which calls it can't take, and why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from triton import knobs
 from .counts import band_count, block_count, visible_keys
 from .gather import gather_weights
 from .inputs import AttentionInputs
+from .prepared import BITS
 from .stats import BLOCK_SIZE, FIELDS, ROW, parameters, split_name
 from .triton_bands import key_bands, row_bands
 from .triton_scores import Call
@@ -32,8 +32,6 @@ from .triton_sweep import Marks, Out, sweep
 
 GROUPS = GROUP_COLUMNS.value
 """Group labels the kernels can tell apart."""
-BITS = math.log2(math.e)
-"""Bits of a nat."""
 UNBOUNDED = 1 << 30
 """A band without limit: beyond every length, and still an int32 when an offset is added."""
 WIDEST = 256
