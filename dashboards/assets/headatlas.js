@@ -221,7 +221,8 @@
       return true;
     }
     const page = pageOf(location.pathname);
-    return page === "atlas" ? onAtlas(event) : page === "head" ? onHead(event) : false;
+    if (page === "atlas") return Boolean(frame()) && onAtlas(event);  // the address changes before the page does
+    return page === "head" && onHead(event);
   };
   document.addEventListener("keydown", (event) => { if (handle(event)) event.preventDefault(); });
 

@@ -96,7 +96,7 @@ def open_page(context, site):
         page.set_default_timeout(20000)
         page.emulate_media(color_scheme=scheme)
         page.on("console", lambda said: troubles.append(f"console: {said.text}") if said.type == "error" else None)
-        page.on("pageerror", lambda error: troubles.append(f"page error: {error}"))
+        page.on("pageerror", lambda error: troubles.append(f"page error: {error.stack or error}"))
         page.on("request", note_request)
         page.goto(path if path.startswith("http") else site + path)
         return page
