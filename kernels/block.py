@@ -127,9 +127,9 @@ class Block:
 
     @cached_property
     def linear(self) -> Tensor:
-        """[batch, kv_head or 1, column, key] with the far columns of this block written in."""
+        """[batch, column, key] with the far columns of this block written in."""
         assert self.whole.linear is not None
-        columns = self.whole.linear[self.batches, :, :, self.low : self.high]
+        columns = self.whole.linear[self.batches, :, self.low : self.high]
         near_low, near_high = self.near
         first = self.start + self.inputs.visibility.offset - self.low
         for side, region, anchor, sign in (
@@ -137,7 +137,7 @@ class Block:
             ("right", slice(near_high, self.high - self.low), first + self.stop - self.start - 1, -1),
         ):
             if side in self.whole.columns:
-                here = columns[:, :, self.whole.columns[side]]
+                here = columns[:, self.whole.columns[side]]
                 here.zero_()
                 keys = torch.arange(region.start, region.stop, device=self.device, dtype=self.whole.dtype)
                 gap = sign * (anchor - keys)

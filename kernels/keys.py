@@ -24,7 +24,7 @@ def _future(tile: Tile, arguments: Arguments, sums: Tensor) -> None:
     first = max(0, block.start + position - high)
     last = max(first, min(tile.shape[-1], block.stop + position - low))
     band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
-    scratch = block.whole.buffer(2, *tile.shape[:-1], last - first)
+    scratch = block.whole.buffer("scratch", *tile.shape[:-1], last - first)
     inside = torch.mul(tile.weights[..., first:last], band, out=scratch)
     sums[..., first:last].add_(((tile.norm * block.real[:, None, None])[..., None, :] @ inside).squeeze(-2))
 
@@ -68,7 +68,7 @@ class Keys:
             if base == "received_by_group":
                 tail = (len(whole.query_labels), keys)
             if base in KEYS or base in MAPS:
-                self.values[name] = whole.key.new_zeros(*whole.query.shape[:3], *tail)
+                self.values[name] = whole.new_zeros(*whole.query.shape[:3], *tail)
 
     def collect(self, tile: Tile) -> None:
         """Add what one tile says."""

@@ -71,7 +71,7 @@ class Matches:
     def paid(self, tile: Tile) -> Tensor:
         """Weight that each query pays to its matches, [batch, kv_head, repeat, query]."""
         if not self.few:
-            scratch = tile.block.whole.buffer(2, *tile.shape)
+            scratch = tile.block.whole.buffer("scratch", *tile.shape)
             return torch.mul(tile.weights, self.mask, out=scratch).sum(-1)
         batch, kv_heads, repeats, queries, _ = tile.shape
         paid = tile.weights.permute(0, 3, 4, 1, 2)[self.batch, self.query, self.key]  # [pair, kv_head, repeat]

@@ -1,6 +1,6 @@
-"""One attention call made ready for streaming: centred float keys, and the columns of all its linear statistics.
+"""One attention call made ready for streaming: the centre of its keys, and the columns of all its linear statistics.
 
-Softmax does not see a shift that all keys share, float32 does: keys are centred by their mean.
+Softmax does not see a shift that all keys share, float32 does: each tile takes its keys less their mean.
 """
 
 from __future__ import annotations
@@ -33,16 +33,14 @@ class Prepared:
     def __init__(self, inputs: AttentionInputs, needs: frozenset[str], dtype: torch.dtype) -> None:
         self.inputs, self.needs, self.dtype = inputs, needs, dtype
         self.query = inputs.query.unflatten(1, (-1, inputs.repeats))
-        key = inputs.key.to(dtype)
-        self.centre = None if inputs.softcap is not None else key.mean(2, keepdim=True)
-        self.key = (key if self.centre is None else key - self.centre).contiguous()
+        self.centre = None if inputs.softcap is not None else inputs.key.mean(2, keepdim=True, dtype=dtype)
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]
         self.near_fields = [name for name in sorted(needs) if split_name(name)[0] in NEAR_FIELDS]
         self.near = max([0, *(int(word) for name in self.near_fields for word in split_name(name)[1])])
         self.query_labels = inputs.labels("query").unique()
         self.columns: dict[str, slice] = {}
         self.linear = self._linear_columns()
-        self.buffers: dict[int, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -65,45 +63,46 @@ class Prepared:
         sink = self.inputs.sink_logits.to(self.dtype).unflatten(0, (-1, self.inputs.repeats))
         return ((sink[None, :, :, None] - self.common) * BITS).expand(self.query.shape[:4])
 
+    @cached_property
+    def value_norms(self) -> Tensor:
+        """||v_j||, [batch, kv_head, 1, key]."""
+        return self.inputs.value.to(self.dtype).norm(dim=-1)[:, :, None]  # type: ignore[union-attr]
+
     def edge(self, side: str) -> Tensor:
         """Distance of each query to the first (or last) query of its block, [query]."""
         queries, rows = self.query.shape[3], min(self.row_block(), self.query.shape[3])
-        index = torch.arange(queries, device=self.key.device)
+        index = torch.arange(queries, device=self.query.device)
         start = index - index % rows
         edge = index - start if side == "left" else (start + rows).clamp(max=queries) - 1 - index
         return edge.to(self.dtype)
 
     def _linear_columns(self) -> Tensor | None:
-        """[batch, kv_head or 1, column, key]: what weights @ columns.mT must yield.
+        """[batch, column, key]: what weights @ columns.mT must yield, but for what blocks and tiles still write in.
 
-        Groups have a column each where some key carries the label; the far columns are filled in by each block. More
-        than eight columns are padded to a multiple of sixteen: that is when a matrix product of few columns is fast.
+        Groups have a column each where some key carries the label. The far columns are filled in by each block, and
+        each tile multiplies the columns of `value_weighted_mass` by the norms of its own values. More than eight
+        columns are padded to a multiple of sixteen: that is when a matrix product of few columns is fast.
         """
         parts: list[Tensor] = []
         inputs, dtype = self.inputs, self.dtype
-        batch, _, _, keys = inputs.shape
+        batch, keys = inputs.labels("key").shape
         labels = inputs.labels("key")
         self.key_labels = labels.unique()
-        groups = (labels[:, None] == self.key_labels[:, None]).to(dtype)[:, None]
-        if "group_mass" in self.needs:
-            parts.append(groups)
-            self._add_column("group_mass", groups.shape[2])
-        if "value_weighted_mass" in self.needs:
-            norms = inputs.value.to(dtype).norm(dim=-1)  # type: ignore[union-attr]
-            parts.append(groups * norms[:, :, None])
-            self._add_column("value_weighted_mass", groups.shape[2])
+        groups = (labels[:, None] == self.key_labels[:, None]).to(dtype)
+        for name in ("group_mass", "value_weighted_mass"):
+            if name in self.needs:
+                parts.append(groups)
+                self._add_column(name, groups.shape[1])
         if any(name.startswith(("mean_distance", "mean_square", "clipped_distance")) for name in self.needs):
             sides = ("left",) if inputs.visibility.causal else ("left", "right")
-            parts.append(groups.new_zeros(batch, 1, FAR_COLUMNS * len(sides), keys))
+            parts.append(groups.new_zeros(batch, FAR_COLUMNS * len(sides), keys))
             for side in sides:
                 self._add_column(side, FAR_COLUMNS)
         if not parts:
             return None
-        heads = max(part.shape[1] for part in parts)
-        count = sum(part.shape[2] for part in parts)
+        count = sum(part.shape[1] for part in parts)
         spare = -count % 16 if count > 8 else 0
-        parts.append(groups.new_zeros(batch, 1, spare, keys))
-        return torch.cat([part.expand(-1, heads, -1, -1) for part in parts], dim=2)
+        return torch.cat([*parts, groups.new_zeros(batch, spare, keys)], dim=1)
 
     def _add_column(self, name: str, count: int) -> None:
         start = max((columns.stop for columns in self.columns.values()), default=0)
@@ -118,12 +117,16 @@ class Prepared:
             rows //= 2
         return rows
 
-    def buffer(self, index: int, *shape: int) -> Tensor:
-        """Working memory number `index`, reused by every tile."""
+    def new_zeros(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros where the call lives, in the dtype of its sums."""
+        return torch.zeros(shape, dtype=dtype or self.dtype, device=self.query.device)
+
+    def buffer(self, name: str, *shape: int, at_least: int = 0) -> Tensor:
+        """Working memory, reused by every tile; `at_least` elements at once, for growing tile by tile leaves holes."""
         size = math.prod(shape)
-        if index not in self.buffers or len(self.buffers[index]) < size:
-            self.buffers[index] = self.key.new_empty(size)
-        return self.buffers[index][:size].view(shape)
+        if name not in self.buffers or len(self.buffers[name]) < size:
+            self.buffers[name] = torch.empty(max(size, at_least), dtype=self.dtype, device=self.query.device)
+        return self.buffers[name][:size].view(shape)
 
 
 def log_normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:

@@ -62,8 +62,8 @@ class Rows:
         if whole.value is not None:
             tails["output"] = (whole.value.shape[-1],)
         self.sums = {
-            name: whole.key.new_zeros(
-                *whole.query.shape[:4], *tails.get(name, ()), dtype=torch.long if name in WHOLE_NUMBERS else whole.dtype
+            name: whole.new_zeros(
+                *whole.query.shape[:4], *tails.get(name, ()), dtype=torch.long if name in WHOLE_NUMBERS else None
             )
             for name in self.collectors
         }

@@ -27,9 +27,15 @@ def streaming_stats(
     """Every field of `needs`, computed in `dtype` whatever the precision of the inputs."""
     whole = Prepared(inputs, needs | {"visible_keys"}, dtype)
     rows, keys = Rows(whole), Keys(whole)
+    _sweep(whole, rows, keys)
+    whole.buffers.clear()
+    return {name: keys.field(name) if name in keys.values else rows.field(name) for name in whole.needs}
+
+
+def _sweep(whole: Prepared, rows: Rows, keys: Keys) -> None:
+    """Every tile once, added to the sums."""
     for block in blocks_of(whole):
         rows.enter(block)
         for tile in tiles_of(block):
             keys.collect(tile)
             rows.collect(tile)
-    return {name: keys.field(name) if name in keys.values else rows.field(name) for name in whole.needs}

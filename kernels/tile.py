@@ -49,8 +49,8 @@ class Tile:
         query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
         batch, kv_heads, repeats, rows, width = query.shape
         self.shape = (batch, kv_heads, repeats, rows, block.high - block.low)
-        key = whole.key[block.batches, self.kv_heads, block.low : block.high].reshape(batch * kv_heads, -1, width)
-        flat = whole.buffer(0, batch * kv_heads, repeats * rows, self.shape[-1])
+        key = self._keys().flatten(0, 1)
+        flat = self._cells("logits").view(batch * kv_heads, repeats * rows, -1)
         torch.bmm(query.reshape(batch * kv_heads, repeats * rows, width), key.mT, out=flat)
         logits = flat.view(self.shape)
         if whole.inputs.softcap is not None:
@@ -61,6 +61,18 @@ class Tile:
             logits[..., low:high].add_(floor)
         self.peak = logits.amax(-1)
         self.shifted = logits.sub_(self.peak[..., None])
+
+    def _cells(self, name: str) -> Tensor:
+        """Working memory of one number a cell, [batch, kv_head, repeat, query, key]."""
+        return self.block.whole.buffer(name, *self.shape, at_least=prepared.TILE_ELEMENTS)
+
+    def _keys(self) -> Tensor:
+        """The keys of this tile less what all keys share, [batch, kv_head, key, d]."""
+        block, whole = self.block, self.block.whole
+        key = whole.inputs.key[block.batches, self.kv_heads, block.low : block.high]
+        if whole.centre is None:
+            return key.to(whole.dtype)
+        return torch.sub(key, whole.centre[block.batches, self.kv_heads], out=whole.buffer("keys", *key.shape))
 
     def _bias(self, bias: Tensor) -> Tensor:
         """The additive bias of this tile, broadcastable to [batch, kv_head, repeat, query, key]."""
@@ -76,7 +88,7 @@ class Tile:
         block, whole = self.block, self.block.whole
         spread = whole.needs & {"logit_sum", "logit_sum_squares"}
         kept = spread or "entropy" in whole.needs
-        self.weights = torch.exp2(self.shifted, out=whole.buffer(1, *self.shape) if kept else self.shifted)
+        self.weights = torch.exp2(self.shifted, out=self._cells("weights") if kept else self.shifted)
         for low, high, hidden in block.hidden if spread else ():
             self.shifted[..., low:high].mul_(~hidden[:, None, None])
         if block.empty is not None:
@@ -92,13 +104,15 @@ class Tile:
 
     def linear(self) -> Tensor:
         """weights @ columns, [batch, kv_head, repeat, query, column]."""
-        columns = self.block.linear
-        batch, kv_heads, repeats, rows, keys = self.shape
-        if columns.shape[1] == 1:
-            product = torch.bmm(self.weights.view(batch, -1, keys), columns[:, 0].mT)
+        block, (batch, kv_heads, repeats, rows, keys) = self.block, self.shape
+        if "value_weighted_mass" not in block.whole.needs:
+            product = torch.bmm(self.weights.view(batch, -1, keys), block.linear.mT)
         else:
-            columns = columns[:, self.kv_heads].flatten(0, 1)
-            product = torch.bmm(self.weights.view(batch * kv_heads, repeats * rows, keys), columns.mT)
+            columns = block.whole.buffer("columns", batch, kv_heads, block.linear.shape[1], keys)
+            columns.copy_(block.linear[:, None])
+            norms = block.whole.value_norms[block.batches, self.kv_heads, :, block.low : block.high]
+            columns[:, :, block.whole.columns["value_weighted_mass"]].mul_(norms)
+            product = torch.bmm(self.weights.view(batch * kv_heads, repeats * rows, keys), columns.flatten(0, 1).mT)
         return product.view(batch, kv_heads, repeats, rows, -1)
 
     def output(self) -> Tensor:
@@ -112,7 +126,7 @@ class Tile:
     def near(self, name: str) -> Tensor:
         """sum over the near keys of weights times what each counts for, [..., query]."""
         low, high = self.block.near
-        scratch = self.block.whole.buffer(2, *self.shape[:-1], high - low)
+        scratch = self.block.whole.buffer("scratch", *self.shape[:-1], high - low)
         return torch.mul(self.weights[..., low:high], self.block.near_columns[name], out=scratch).sum(-1)
 
     def weight_at(self, target: str) -> Tensor:
