@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .dispatch import BACKENDS, attention_stats, choose
+from .dispatch import BACKENDS, OBSTACLES, attention_stats, choose
 from .inputs import AttentionInputs, Visibility
 from .reference import reference_stats
 from .stats import FIELDS
@@ -56,7 +56,8 @@ def providers(length: int, device: str = "cpu") -> dict[str, Provider]:
     found = {"torch SDPA forward": Provider(lambda: lambda: _sdpa(inputs))}
     for one in BACKENDS_OF_SDPA[device]:
         found[f"torch SDPA forward, {one.name.lower()}"] = Provider(lambda one=one: lambda: _sdpa_by(inputs, one))
-    for name in dict.fromkeys((backend, "streaming")):
+    compiled = () if OBSTACLES["compiled"](torch.device(device)) else ("compiled",)
+    for name in dict.fromkeys((backend, "streaming", *compiled)):
         for what, needs in {"usual": USUAL, "everything": EVERYTHING}.items():
             found[f"headatlas {name}, {what}"] = Provider(_ours(inputs, name, needs))
     found["n x n softmax, no statistics"] = Provider(lambda: lambda: _softmax(inputs), 3 * maps)

@@ -119,11 +119,17 @@ class Block:
         names = {name: split_name(name) for name in self.whole.near_fields}
         return {name: make[base](words) for name, (base, words) in names.items()}
 
+    @cached_property
+    def positions(self) -> tuple[Tensor, Tensor]:
+        """(of the queries, of the keys), both as keys are counted."""
+        options = {"device": self.device, "dtype": self.whole.dtype}
+        query = torch.arange(self.start, self.stop, **options) + self.inputs.visibility.offset
+        return query, torch.arange(self.low, self.high, **options)
+
     def offsets(self, low: int, high: int) -> Tensor:
         """i - j for keys low..high-1 (relative to self.low), [query, key]."""
-        options = {"device": self.device, "dtype": self.whole.dtype}
-        query = torch.arange(self.start, self.stop, **options)[:, None] + self.inputs.visibility.offset
-        return query - torch.arange(self.low + low, self.low + high, **options)
+        query, key = self.positions
+        return query[:, None] - key[low:high]
 
     @cached_property
     def linear(self) -> Tensor:

@@ -1,7 +1,8 @@
 """Which implementation computes the statistics of a call: Triton on CUDA, blockwise torch elsewhere.
 
-HEADATLAS_BACKEND names one for every call. Without it, a call that the Triton kernels can't take (a mask that is a
-Python rule) is streamed, and so are calls of a dtype and head size whose kernel does not compile here (one warning).
+HEADATLAS_BACKEND names one for every call; `compiled` (blockwise torch, its elementwise part compiled) is had in no
+other way. Without it, a call that the Triton kernels can't take (a mask that is a Python rule) is streamed, and so are
+calls of a dtype and head size whose kernel does not compile here (one warning).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from subprocess import CalledProcessError
 
 import torch
 from torch import Tensor
 
+from . import compiled
 from .inputs import AttentionInputs
 from .reference import reference_stats
 from .streaming import streaming_stats
@@ -38,7 +40,12 @@ def _triton_stats(inputs: AttentionInputs, needs: frozenset[str], *, logsumexp: 
     return triton_stats(inputs, needs, logsumexp=logsumexp)
 
 
-BACKENDS: dict[str, Compute] = {"streaming": streaming_stats, "reference": reference_stats, "triton": _triton_stats}
+BACKENDS: dict[str, Compute] = {
+    "streaming": streaming_stats,
+    "compiled": partial(streaming_stats, compiled=True),
+    "reference": reference_stats,
+    "triton": _triton_stats,
+}
 
 
 def forced() -> str | None:
@@ -54,8 +61,9 @@ def choose(device: torch.device | str) -> tuple[str, str]:
     device = torch.device(device)
     named = forced()
     if named is not None:
-        if named == "triton" and _no_triton(device) is not None:
-            raise BackendError(f"{VARIABLE}=triton: {_no_triton(device)}; unset it, or use one of streaming, reference")
+        reason = OBSTACLES[named](device) if named in OBSTACLES else None
+        if reason is not None:
+            raise BackendError(f"{VARIABLE}={named}: {reason}; unset it, or use one of streaming, reference")
         return named, f"{VARIABLE} says so"
     reason = _no_triton(device)
     return ("triton", f"the tensors are on {device.type}") if reason is None else ("streaming", reason)
@@ -70,6 +78,10 @@ def _no_triton(device: torch.device) -> str | None:
     if device.type != "cuda" and VARIABLE not in os.environ:
         return "Triton's interpreter is used only where it is asked for"
     return None
+
+
+OBSTACLES = {"triton": _no_triton, "compiled": compiled.obstacle}
+"""Why a backend can't be had on a device, or None."""
 
 
 def backend(device: torch.device | str = "cpu") -> str:

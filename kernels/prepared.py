@@ -30,8 +30,10 @@ FAR_COLUMNS = 3
 class Prepared:
     """One attention call prepared for streaming in `dtype`."""
 
-    def __init__(self, inputs: AttentionInputs, needs: frozenset[str], dtype: torch.dtype) -> None:
-        self.inputs, self.needs, self.dtype = inputs, needs, dtype
+    def __init__(
+        self, inputs: AttentionInputs, needs: frozenset[str], dtype: torch.dtype, *, compiled: bool = False
+    ) -> None:
+        self.inputs, self.needs, self.dtype, self.compiled = inputs, needs, dtype, compiled
         self.query = inputs.query.unflatten(1, (-1, inputs.repeats))
         self.centre = None if inputs.softcap is not None else inputs.key.mean(2, keepdim=True, dtype=dtype)
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]
@@ -93,7 +95,8 @@ class Prepared:
             if name in self.needs:
                 parts.append(groups)
                 self._add_column(name, groups.shape[1])
-        if any(name.startswith(("mean_distance", "mean_square", "clipped_distance")) for name in self.needs):
+        distances = ("mean_distance", "mean_square_distance", "clipped_distance")
+        if not self.compiled and any(split_name(name)[0] in distances for name in self.needs):
             sides = ("left",) if inputs.visibility.causal else ("left", "right")
             parts.append(groups.new_zeros(batch, FAR_COLUMNS * len(sides), keys))
             for side in sides:
@@ -113,7 +116,7 @@ class Prepared:
         keys = self.inputs.shape[3]
         floor = BLOCK_SIZE if self.needs & {"pooled_mean", "pooled_max"} else 16
         rows = ROW_BLOCK
-        while rows > floor and rows * keys > TILE_ELEMENTS:
+        while rows > floor and 2 * rows * keys > TILE_ELEMENTS:
             rows //= 2
         return rows
 

@@ -1,7 +1,7 @@
 """Row statistics: what each tile adds up for its rows, and what the sums amount to once all rows are there.
 
 A tile only sums (unnormalised weights, one pass each); everything that is per row and not per key is done once, for all
-rows together. So a statistic is one line of `collectors` and one of `CONCLUDE`.
+rows together. So a statistic is one line of `COLLECT` and one of `CONCLUDE`.
 """
 
 from __future__ import annotations
@@ -18,35 +18,22 @@ from .prepared import BITS, NEAR_FIELDS, Prepared, log_normaliser, normaliser
 from .stats import split_name
 from .tile import Tile
 
-Collect = Callable[[Tile], Tensor]
-
-
-def collectors(needs: frozenset[str]) -> dict[str, Collect]:
-    """By name, the sums that `needs` are made of, in the order in which a tile forms them."""
-    found: dict[str, Collect] = {"peak": lambda tile: tile.peak, "total": lambda tile: tile.total}
-    if "sum_squares" in needs:
-        found["length"] = lambda tile: torch.linalg.vector_norm(tile.weights, dim=-1)
-    if "logit_sum" in needs:
-        found["drop"] = lambda tile: tile.shifted.sum(-1)
-    if "logit_sum_squares" in needs:
-        found["drop_length"] = lambda tile: torch.linalg.vector_norm(tile.shifted, dim=-1)
-    if "entropy" in needs:
-        found["information"] = Tile.information
-    for name in sorted(needs):
-        base, arguments = split_name(name)
-        if base in NEAR_FIELDS:
-            found[name] = lambda tile, name=name: tile.near(name)
-        elif base == "weight_at":
-            found[name] = lambda tile, target=arguments[0]: tile.weight_at(target)
-    simple: dict[str, Collect] = {
-        "argmax_key": Tile.argmax_key,
-        "output": Tile.output,
-        "duplicate_mass": lambda tile: tile.block.duplicates.paid(tile),
-        "induction_mass": lambda tile: tile.block.continuations.paid(tile),
-        "duplicate_keys": lambda tile: tile.block.duplicates.count[:, None, None],
-        "induction_keys": lambda tile: tile.block.continuations.count[:, None, None],
-    }
-    return found | {name: collect for name, collect in simple.items() if name in needs}
+COLLECT: dict[str, Callable[[Tile, str], Tensor]] = {
+    "sum_squares": lambda tile, _: torch.linalg.vector_norm(tile.weights, dim=-1),
+    "logit_sum": lambda tile, _: tile.shifted.sum(-1),
+    "logit_sum_squares": lambda tile, _: torch.linalg.vector_norm(tile.shifted, dim=-1),
+    "entropy": lambda tile, _: tile.information(),
+    **dict.fromkeys(NEAR_FIELDS, Tile.near),
+    "weight_at": lambda tile, name: tile.weight_at(split_name(name)[1][0]),
+    "argmax_key": lambda tile, _: tile.argmax_key(),
+    "output": lambda tile, _: tile.output(),
+    "duplicate_mass": lambda tile, _: tile.block.duplicates.paid(tile),
+    "induction_mass": lambda tile, _: tile.block.continuations.paid(tile),
+    "duplicate_keys": lambda tile, _: tile.block.duplicates.count[:, None, None],
+    "induction_keys": lambda tile, _: tile.block.continuations.count[:, None, None],
+}
+"""What a tile sums for each statistic, by (tile, name), in this order: `entropy` overwrites the shifted logits."""
+WHOLE_NUMBERS = ("argmax_key", "duplicate_keys", "induction_keys")
 
 
 class Rows:
@@ -54,18 +41,17 @@ class Rows:
 
     def __init__(self, whole: Prepared) -> None:
         self.whole = whole
-        self.collectors = collectors(whole.needs)
         tails: dict[str, tuple[int, ...]] = {}
         if whole.linear is not None:
-            used = max(columns.stop for columns in whole.columns.values())
-            self.collectors["linear"], tails["linear"] = lambda tile: tile.linear()[..., :used], (used,)
+            tails["linear"] = (max(columns.stop for columns in whole.columns.values()),)
         if whole.value is not None:
             tails["output"] = (whole.value.shape[-1],)
+        asked = [name for base in COLLECT for name in sorted(whole.needs) if split_name(name)[0] == base]
         self.sums = {
             name: whole.new_zeros(
                 *whole.query.shape[:4], *tails.get(name, ()), dtype=torch.long if name in WHOLE_NUMBERS else None
             )
-            for name in self.collectors
+            for name in ("peak", "total", *asked, *(["linear"] if "linear" in tails else []))
         }
         self.ruled = None if whole.inputs.visibility.rule is None else torch.zeros_like(whole.inputs.labels("query"))
 
@@ -76,8 +62,13 @@ class Rows:
 
     def collect(self, tile: Tile) -> None:
         """Put the sums of one tile where they belong."""
-        for name, collect in self.collectors.items():
-            self.sums[name][tile.place] = collect(tile)
+        for name, sums in self.sums.items():
+            if name in tile.sums:
+                sums[tile.place] = tile.sums[name]
+            elif name == "linear":
+                sums[tile.place] = tile.linear()[..., : sums.shape[-1]]
+            else:
+                sums[tile.place] = COLLECT[split_name(name)[0]](tile, name)
 
     def field(self, name: str) -> Tensor:
         """One statistic of all rows, [batch, head, query, ...]."""
@@ -115,7 +106,7 @@ class Rows:
     def entropy(self) -> Tensor:
         """-sum p ln p = (logsumexp - peak) mass - sum p (z - peak)."""
         over = torch.where(self.filled, self.log_norm - self.sums["peak"], 0.0)
-        return (over * self.normalised("total") - self.normalised("information")) / BITS
+        return (over * self.normalised("total") - self.normalised("entropy")) / BITS
 
     def distance(self, name: str, far: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Near keys one by one, and far(edge, sums) for each far side, edge the distance to where it begins."""
@@ -131,7 +122,6 @@ class Rows:
         return spread(values, self.whole.key_labels, self.whole.inputs.group_count)
 
 
-WHOLE_NUMBERS = {"argmax_key", "duplicate_keys", "induction_keys"}
 CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
     "visible_keys": lambda rows, *_: rows.visible_keys(),
     "logsumexp": lambda rows, *_: rows.above_peak(rows.log_norm),
@@ -139,9 +129,9 @@ CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
     "max_weight": lambda rows, *_: rows.norm,
     "row_mass": lambda rows, *_: rows.normalised("total"),
     "entropy": lambda rows, *_: rows.entropy(),
-    "sum_squares": lambda rows, *_: rows.normalised("length").square(),
-    "logit_sum": lambda rows, *_: rows.sums["drop"] / BITS,
-    "logit_sum_squares": lambda rows, *_: (rows.sums["drop_length"] / BITS).square(),
+    "sum_squares": lambda rows, name, _: rows.normalised(name).square(),
+    "logit_sum": lambda rows, name, _: rows.sums[name] / BITS,
+    "logit_sum_squares": lambda rows, name, _: (rows.sums[name] / BITS).square(),
     "mean_distance": lambda rows, name, _: rows.distance(name, lambda edge, far: edge * far[..., 0] + far[..., 1]),
     "mean_square_distance": lambda rows, name, _: rows.distance(
         name, lambda edge, far: edge.square() * far[..., 0] + 2 * edge * far[..., 1] + far[..., 2]

@@ -22,10 +22,13 @@ from .tile import tiles_of
 
 
 def streaming_stats(
-    inputs: AttentionInputs, needs: frozenset[str], *, dtype: torch.dtype = torch.float32
+    inputs: AttentionInputs, needs: frozenset[str], *, dtype: torch.dtype = torch.float32, compiled: bool = False
 ) -> dict[str, Tensor]:
-    """Every field of `needs`, computed in `dtype` whatever the precision of the inputs."""
-    whole = Prepared(inputs, needs | {"visible_keys"}, dtype)
+    """Every field of `needs`, computed in `dtype` whatever the precision of the inputs.
+
+    `compiled` forms the elementwise sums of a tile in one pass that torch compiles on first use (`compiled.py`).
+    """
+    whole = Prepared(inputs, needs | {"visible_keys"}, dtype, compiled=compiled)
     rows, keys = Rows(whole), Keys(whole)
     _sweep(whole, rows, keys)
     whole.buffers.clear()
@@ -39,3 +42,4 @@ def _sweep(whole: Prepared, rows: Rows, keys: Keys) -> None:
         for tile in tiles_of(block):
             keys.collect(tile)
             rows.collect(tile)
+            del tile  # its weights, before the next one's are made

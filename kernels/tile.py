@@ -13,6 +13,7 @@ from torch import Tensor
 
 from . import prepared
 from .block import HIDDEN, Block
+from .compiled import compiled_pass, wanted
 from .prepared import BITS, normaliser
 from .stats import BLOCK_SIZE
 
@@ -32,6 +33,8 @@ def tiles_of(block: Block) -> Iterator[Tile]:
 class Tile:
     """The softmax of a few heads of one block: weights = 2^shifted, shifted = (z - max z) log2 e, not normalised.
 
+    `sums` holds what a compiled pass has summed already, by the name of the statistic.
+
     Logits are kept in bits (z log2 e): exp2 is several times faster than exp on a CPU. They lack what centring took
     from every key alike, which `Prepared.common` holds.
     """
@@ -39,11 +42,15 @@ class Tile:
     def __init__(self, block: Block, kv_heads: slice, repeats: slice) -> None:
         self.block, self.kv_heads, self.repeats = block, kv_heads, repeats
         self.place = (block.batches, kv_heads, repeats, slice(block.start, block.stop))
-        self._score()
-        self._weigh()
+        self.sums: dict[str, Tensor] = {}
+        logits = self._score()
+        if block.whole.compiled:
+            self._pass_once(logits)
+        else:
+            self._weigh(logits)
 
-    def _score(self) -> None:
-        """Logits in bits from centred keys, hidden cells at HIDDEN or below; then what they are below their peak."""
+    def _score(self) -> Tensor:
+        """Logits in bits from centred keys, hidden cells at HIDDEN or below."""
         block, whole = self.block, self.block.whole
         query = whole.query[self.place].to(whole.dtype)
         query = query * (whole.inputs.scale if whole.inputs.softcap is not None else whole.inputs.scale * BITS)
@@ -59,8 +66,7 @@ class Tile:
             logits.add_(self._bias(whole.inputs.bias), alpha=BITS).clamp_(min=HIDDEN)
         for low, high, floor in block.floors:
             logits[..., low:high].add_(floor)
-        self.peak = logits.amax(-1)
-        self.shifted = logits.sub_(self.peak[..., None])
+        return logits
 
     def _cells(self, name: str) -> Tensor:
         """Working memory of one number a cell, [batch, kv_head, repeat, query, key]."""
@@ -83,9 +89,11 @@ class Tile:
             return here[:, :, None]
         return here.unflatten(1, (-1, block.inputs.repeats))[:, self.kv_heads, self.repeats]
 
-    def _weigh(self) -> None:
-        """weights and their sum; `shifted` stays where a sum over logits is asked for, 0 where hidden."""
+    def _weigh(self, logits: Tensor) -> None:
+        """Peaks, weights and their sum; `shifted` stays where a sum over logits is asked for, 0 where hidden."""
         block, whole = self.block, self.block.whole
+        self.peak = logits.amax(-1)
+        self.shifted = logits.sub_(self.peak[..., None])
         spread = whole.needs & {"logit_sum", "logit_sum_squares"}
         kept = spread or "entropy" in whole.needs
         self.weights = torch.exp2(self.shifted, out=self._cells("weights") if kept else self.shifted)
@@ -94,6 +102,17 @@ class Tile:
         if block.empty is not None:
             self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
+        self.sums |= {"peak": self.peak, "total": self.total}
+
+    def _pass_once(self, logits: Tensor) -> None:
+        """Weights and all elementwise sums at once."""
+        needs, (query, key) = self.block.whole.needs, self.block.positions
+        rows = logits.flatten(0, 3)
+        blocks = bool(needs & {"pooled_mean", "pooled_max", "argmax_key"}) and len(key) % BLOCK_SIZE == 0
+        weights, sums = compiled_pass(rows, query.repeat(len(rows) // len(query)), key, wanted(needs), blocks=blocks)
+        self.weights = weights.view(self.shape)
+        self.sums = {name: values.unflatten(0, self.shape[:4]) for name, values in sums.items()}
+        self.peak, self.total = self.sums["peak"], self.sums["total"]
 
     @cached_property
     def norm(self) -> Tensor:
@@ -159,6 +178,9 @@ class Tile:
 
     def by_blocks(self, reduce: str) -> Tensor:
         """Weights of each query reduced (`sum` or `amax`) over each block of keys, [..., key block]."""
+        made = self.sums.get({"sum": "block_sums", "amax": "block_maxima"}[reduce])
+        if made is not None:
+            return made
         whole = self.shape[-1] - self.shape[-1] % BLOCK_SIZE
         function = getattr(torch, reduce)
         blocks = function(self.weights[..., :whole].unflatten(-1, (-1, BLOCK_SIZE)), -1)

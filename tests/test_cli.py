@@ -181,7 +181,7 @@ def test_a_probe_file_that_fails_is_one_line(model, run, tmp_path):
 def test_an_unknown_backend(model, run, monkeypatch, tmp_path):
     monkeypatch.setenv("HEADATLAS_BACKEND", "fast")
     refused = run("measure", model, *FEW, "--data", "random:length=20")
-    assert_refused(refused, "HEADATLAS_BACKEND: expected one of streaming, reference, triton", "got 'fast'")
+    assert_refused(refused, "HEADATLAS_BACKEND: expected one of streaming, compiled, reference, triton", "got 'fast'")
     assert everything(tmp_path) == {}
 
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
-from headatlas.kernels import prepared
+from headatlas.kernels import compiled, prepared
 from headatlas.kernels.gather import gather_weights
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import reference_stats
@@ -26,31 +27,36 @@ def assert_equal(got, expected, relative=1e-5, absolute=1e-5):
         torch.testing.assert_close(have, want, **limit, msg=lambda text, name=name: f"{name}: {text}", equal_nan=False)
 
 
+@pytest.fixture(params=["streaming", "compiled"])
+def stats(request):
+    """Block by block, operator by operator and with its elementwise part compiled."""
+    reason = compiled.obstacle(torch.device("cpu")) if request.param == "compiled" else None
+    return pytest.skip(reason) if reason else partial(streaming_stats, compiled=request.param == "compiled")
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_every_field_equals_the_definition(case):
+def test_every_field_equals_the_definition(case, stats):
     inputs = CASES[case]
-    assert_equal(streaming_stats(inputs, EVERYTHING), reference_stats(inputs, EVERYTHING))
+    assert_equal(stats(inputs, EVERYTHING), reference_stats(inputs, EVERYTHING))
 
 
 @pytest.mark.parametrize("case", ["causal", "window", "everything", "padded encoder", "two-sided window"])
 @pytest.mark.parametrize("elements", [1 << 9, 1 << 13, 1 << 16])
-def test_tile_size_does_not_matter(case, elements, monkeypatch):
+def test_tile_size_does_not_matter(case, elements, monkeypatch, stats):
     monkeypatch.setattr(prepared, "TILE_ELEMENTS", elements)
     inputs = CASES[case]
-    assert_equal(streaming_stats(inputs, EVERYTHING), reference_stats(inputs, EVERYTHING))
+    assert_equal(stats(inputs, EVERYTHING), reference_stats(inputs, EVERYTHING))
 
 
 @pytest.mark.parametrize("elements", [1 << 13, 1 << 20])
-def test_memory_layout_of_the_model_does_not_matter(elements, monkeypatch):
+def test_memory_layout_of_the_model_does_not_matter(elements, monkeypatch, stats):
     """Models hand over [batch, token, head, d_head] turned round, not contiguous tensors."""
     monkeypatch.setattr(prepared, "TILE_ELEMENTS", elements)
     inputs = CASES["padded encoder"]
     turned = {
         name: getattr(inputs, name).transpose(1, 2).contiguous().transpose(1, 2) for name in ("query", "key", "value")
     }
-    assert_equal(
-        streaming_stats(dataclasses.replace(inputs, **turned), EVERYTHING), reference_stats(inputs, EVERYTHING)
-    )
+    assert_equal(stats(dataclasses.replace(inputs, **turned), EVERYTHING), reference_stats(inputs, EVERYTHING))
 
 
 @pytest.mark.parametrize("name", sorted(EVERYTHING))
@@ -123,23 +129,23 @@ def test_a_common_key_mean_does_not_hurt(shift):
     assert_equal(streaming_stats(shifted, needs), rounded, absolute=2e-5)
 
 
-def test_row_spread_bound_survives_a_common_offset():
+def test_row_spread_bound_survives_a_common_offset(stats):
     """Shifted sums: with raw float32 sums of z and z^2 this offset breaks the bound (methods: dynamics B.5)."""
     inputs = make(batch=1, heads=1, kv_heads=1, queries=64, width=2)
     offset = dataclasses.replace(inputs, bias=torch.full((1, 1, 64, 64), 1e4))
-    got = streaming_stats(offset, frozenset({"logit_sum", "logit_sum_squares"}))
+    got = stats(offset, frozenset({"logit_sum", "logit_sum_squares"}))
     plain = reference_stats(inputs, frozenset({"logit_sum", "logit_sum_squares"}))
     torch.testing.assert_close(got["logit_sum"].double(), plain["logit_sum"], rtol=0.02, atol=0.05)
     torch.testing.assert_close(got["logit_sum_squares"].double(), plain["logit_sum_squares"], rtol=0.02, atol=0.05)
 
 
-def test_a_bias_of_minus_infinity_is_a_weight_of_zero():
-    assert_equal(streaming_stats(infinite_bias(), FINITE), reference_stats(infinite_bias(), FINITE))
+def test_a_bias_of_minus_infinity_is_a_weight_of_zero(stats):
+    assert_equal(stats(infinite_bias(), FINITE), reference_stats(infinite_bias(), FINITE))
 
 
-def test_empty_rows_hold_zero_and_say_so():
+def test_empty_rows_hold_zero_and_say_so(stats):
     inputs = CASES["left padding"]
-    got = streaming_stats(inputs, EVERYTHING)
+    got = stats(inputs, EVERYTHING)
     empty = got["visible_keys"][1, 0] == 0
     assert empty.sum() == 69
     for name, values in got.items():
@@ -192,12 +198,12 @@ def test_gather_equals_the_definition(case):
 
 
 @pytest.mark.parametrize(("dtype", "absolute"), [(torch.bfloat16, 1e-5), (torch.float16, 1e-5), (torch.float64, 1e-5)])
-def test_low_precision_inputs_are_computed_in_float32(dtype, absolute):
+def test_low_precision_inputs_are_computed_in_float32(dtype, absolute, stats):
     inputs = make(seed=5)
     rounded = dataclasses.replace(
         inputs, query=inputs.query.to(dtype), key=inputs.key.to(dtype), value=inputs.value.to(dtype)
     )
-    got = streaming_stats(rounded, EVERYTHING)
+    got = stats(rounded, EVERYTHING)
     assert {value.dtype for value in got.values()} == {torch.float32, torch.long}
     assert_equal(got, reference_stats(rounded, EVERYTHING), absolute=absolute)
 
@@ -212,8 +218,8 @@ def test_permuting_heads_permutes_the_statistics():
 
 
 def test_uninitialised_memory_never_shows(monkeypatch):
-    empty = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, *a, **k: empty(self, *a, **k).fill_(float("nan")))
+    empty = torch.empty
+    monkeypatch.setattr(prepared.torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan")))
     inputs = CASES["everything"]
     for values in streaming_stats(inputs, EVERYTHING).values():
         assert not values.isnan().any()

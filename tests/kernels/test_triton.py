@@ -225,6 +225,12 @@ def test_dispatch_says_which_and_why(monkeypatch):
         dispatch.choose("cpu")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert dispatch.choose("cpu")[0] == "triton"
+    monkeypatch.setenv(dispatch.VARIABLE, "compiled")
+    with pytest.raises(ValueError, match="HEADATLAS_BACKEND=compiled: the tensors are on cuda, and it is for a CPU"):
+        dispatch.choose("cuda")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ValueError, match="compiler 'no-such-compiler'; install one, or name it in CXX"):
+        dispatch.choose("cpu")
 
 
 def test_a_kernel_that_does_not_compile_is_streamed_with_one_warning(monkeypatch):
