@@ -36,8 +36,8 @@ def colour_limits(reading: Reading, limits: Limits = "full") -> tuple[float, flo
         high = max(abs(low), abs(high))
         low = -high
     if high <= low:
-        ends = (floor, ceiling) if None not in (floor, ceiling) else (low, low + 1.0)
-        return *ends, f"every head has {number(low)}"
+        words = f"every head has {number(low)}"
+        return (low, low + 1.0, words) if floor is None or ceiling is None else (floor, ceiling, words)
     whole = None if floor is None or ceiling is None else ceiling - floor
     if limits == "full" and whole is not None and high - low < NARROW * whole:
         words += f", under {NARROW:.0%} of what the probe can take"

@@ -74,11 +74,13 @@ def known_probe(run: Run, value: Any) -> str | None:
 
 
 def headline(run: Run) -> str | None:
-    """The last single reading made for the run's data set (induction on repeats), or else the first there is."""
-    known = cards(run)
+    """The last single reading made for the run's data set that is not 0 everywhere, or else the first there is."""
+    known, table = cards(run), _summarised(run.path, str(run.header.get("updated")))
     own = [name for name, card in known.items() if card.get("default_data") == run.header["data"]["name"]]
     single = [name for name in own if not known[name].get("parts")]
-    return next(reversed(single), next(iter(known), None))
+    telling = set() if table.empty else set(table.loc[table["mean"].abs() > 0, "probe"])
+    told = [name for name in single if name in telling]
+    return next(reversed(told or single), next(iter(known), None))
 
 
 def known_head(value: Any, layers: int, heads: int) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -25,9 +27,21 @@ class DataError(UserError, ValueError):
     """A data set, an example or its tokens are not what they must be."""
 
 
+class ProbeError(UserError, ValueError):
+    """A probe fails, or does not return what it must."""
+
+
 def first_line(error: BaseException) -> str:
     """What an error of a library says first, cut to 200 characters; its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def failure_of(error: BaseException, file: Path) -> str:
+    """What went wrong in a user's Python file: its name, its last line that was reached, the error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+    place = f"{file.name}, line {lines[-1]}," if lines else file.name
+    return f"{place} fails: {type(error).__name__}: {first_line(error)}"
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

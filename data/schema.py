@@ -94,7 +94,8 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
     """Everything in a header that changes a number, and nothing else: what the hash in the id is taken of."""
     check_header(header)
     data = header["data"]
-    return {
+    own = {name: card["code"] for name, card in header["probes"].items() if card.get("code")}
+    return ({"code": own} if own else {}) | {
         "schema_version": SCHEMA_VERSION,
         "kind": header.get("kind", "measure"),
         "weights": header["model"]["digest"],

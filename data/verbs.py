@@ -35,8 +35,8 @@ it. Lengths count all tokens of the measured model, BOS and answer included.
 SHOW_HELP = """\
 examples:
   headatlas show latest
-  headatlas show latest --probe retrieval --top 10
-  headatlas show gpt2-needle --probe retrieval --stratum "length=512;depth=0.5" --format csv
+  headatlas show latest --probe induction --top 10
+  headatlas show gpt2-repeats --probe induction --stratum "length=128" --format csv
 
 RUN is an id, a unique prefix of one, or latest. `mean` is over examples; the interval is 95 %, over clusters of
 examples (n), and absent below 5 clusters; `reliability` is how well the order of heads repeats between two halves of

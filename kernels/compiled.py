@@ -71,7 +71,7 @@ def _compiled(asked: Wanted, blocks: bool) -> Callable[[Tensor, Tensor, Tensor],
     def run(logits: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return one_pass(logits, query, key, asked, blocks)
 
-    return torch.compile(run, dynamic=True, fullgraph=True, isolate_recompiles=True)
+    return torch.compile(run, dynamic=True, fullgraph=True, isolate_recompiles=True)  # type: ignore[call-overload]
 
 
 def compiled_pass(

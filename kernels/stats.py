@@ -160,6 +160,21 @@ class AttentionStats(Mapping[str, "Tensor"]):
         """The same statistics, limited to what `reader` declared."""
         return replace(self, reader=reader, allowed=needs | {"visible_keys"})
 
+    def without_padding(self) -> AttentionStats:
+        """A copy that is NaN where a query is padding; whole numbers stay as they are."""
+        if self.real_queries is None or bool(self.real_queries.all()):
+            return self
+        padding = ~self.real_queries[:, None]
+
+        def undefined(name: str, value: Tensor) -> Tensor:
+            if FIELDS[split_name(name)[0]].axes not in (ROW, ROW_GROUP) or not value.is_floating_point():
+                return value
+            return value.masked_fill(padding if value.dim() == 3 else padding[..., None], float("nan"))
+
+        return replace(
+            self, values_by_name={name: undefined(name, value) for name, value in self.values_by_name.items()}
+        )
+
     def map(self, change: object) -> AttentionStats:
         """A copy with `change(tensor)` applied to every field."""
         return replace(self, values_by_name={name: change(value) for name, value in self.values_by_name.items()})  # type: ignore[operator]

@@ -20,7 +20,7 @@ from .models import Model
 
 def batch(
     model: Model,
-    inputs: Sequence[str] | Sequence[Example] | Tensor | None = None,
+    inputs: str | Sequence[str] | Sequence[Example] | Tensor | None = None,
     *,
     attention_mask: Tensor | None = None,
     groups: Tensor | None = None,
@@ -28,12 +28,13 @@ def batch(
     bos: str = "default",
     **extra: Tensor,
 ) -> TokenBatch:
-    """A `TokenBatch` from texts, Examples, or token ids [batch, key] with an optional mask and group labels.
+    """A `TokenBatch` from a text, texts, Examples, or token ids [batch, key] with an optional mask and group labels.
 
     Further tensors (`pixel_values`, `decoder_input_ids`, ...) go to the model as they are.
     """
     if inputs is None or isinstance(inputs, Tensor):
         return _from_ids(inputs, attention_mask, groups, tuple(group_names), extra)
+    inputs = [inputs] if isinstance(inputs, str) else inputs
     examples = [
         item if isinstance(item, Example) else Example(id=str(index), text=item) for index, item in enumerate(inputs)
     ]

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..data.errors import UserError
 from ..data.tokens import TokenBatch
 from ..kernels import bench as kernels
 from ..kernels.timing import Provider, compare, device_name, peak_megabytes
@@ -47,6 +48,8 @@ def bench(
     report: Callable[[str], object] = lambda line: None,
 ) -> pd.DataFrame:
     """The asked-for tables (default all) as one tidy frame; with `out`, also bench.parquet and bench.md there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, torch sees none; use --device cpu")
     torch.set_num_threads(threads)
     kernels.check(device)
     rows = []

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import importlib
 import importlib.util
-import traceback
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from ..data.errors import UserError, first_line, near_miss
+from ..data.errors import UserError, failure_of, near_miss
 from .probe import Probe
 
 ENTRY_POINTS = "headatlas.probes"
@@ -75,17 +76,11 @@ def _from_file(word: str) -> Probe:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(f"probe {word!r}: {_where(error, file)} fails: {said}") from error
+        raise UserError(f"probe {word!r}: {failure_of(error, file)}") from error
     item = getattr(module, name, None)
     if not isinstance(item, Probe):
         probes = [key for key, value in vars(module).items() if isinstance(value, Probe)]
         raise UserError(f"probe {word!r}: {file.name} has no probe called {name}; it has {', '.join(probes) or 'none'}")
-    return item
-
-
-def _where(error: Exception, file: Path) -> str:
-    """The file and, where it was reached, its line."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
-    return f"{file.name}, line {lines[-1]}," if lines else file.name
+    if name in all_probes():
+        raise UserError(f"probe {word!r}: headatlas has a probe called {name}; give yours another name")
+    return replace(item, file=file, code=hashlib.sha256(file.read_bytes()).hexdigest()[:16])

@@ -29,6 +29,7 @@ def observe(
     """The statistics `needs` of every attention call of one forward over `batch`, in the order of the calls.
 
     With `on_layer` each call's statistics are handed over and freed (the list returned is empty). `layers` picks calls.
+    In the list, rows of padding are NaN; what `on_layer` is handed has them as computed, and `stats.real_queries`.
     """
     if edits:
         raise NotImplementedError("edits are not built yet; pass edits=()")
@@ -40,4 +41,4 @@ def observe(
     check_tokens(model, batch)
     observer = Observer(model, batch, wanted, on_layer, layers)
     run(model, batch, observer)
-    return observer.collected
+    return [stats.without_padding() for stats in observer.collected]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..data.examples import Example
+from ..data.run import HEADER_NAME
+from ..data.schema import run_id
 from ..data.store import Run, RunWriter, open_store
 from .catalog import select, spelled_out
 from .forward import observe
@@ -69,6 +71,16 @@ def plan_runs(
         return [make_plan(model, probes, data, named=named, **options)]
     specs = list(dict.fromkeys(one.default_data for one in probes))
     return [make_plan(model, probes, spec, **options) for spec in specs]
+
+
+def stored_run(plan: Plan, store: str | Path) -> Run | None:
+    """The run of this plan if the store holds all of it."""
+    path = Path(store) / run_id(plan.header())
+    if not (path / HEADER_NAME).exists():
+        return None
+    run = Run(path)
+    whole = run.status == "done" and {one.name for one in plan.probes} <= set(run.header["probes"])
+    return run if whole else None
 
 
 def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:

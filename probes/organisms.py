@@ -26,7 +26,9 @@ def targets_text(found: dict[str, Any]) -> str:
     """How many of the promised targets a certificate meets, and which it does not."""
     promised = [row for row in found["rows"] if row.get("target") is not None]
     missed = [f"{row['task']} {row.get('length', '')}".strip() for row in promised if not row.get("met")]
-    text = f"{len(found['rows'])} measures, {len(promised) - len(missed)} of {len(promised)} targets met"
+    text = f"{len(found['rows'])} measures"
+    if promised:
+        text += f", {len(promised) - len(missed)} of {len(promised)} targets met"
     return f"{text}; not met: {', '.join(missed)}" if missed else text
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..data.errors import ProbeError, failure_of
 from ..data.groups import family
 from ..kernels.stats import AttentionStats, split_name
 
@@ -61,6 +63,10 @@ class Probe:
     first_queries: int | None = None
     """A probe of whole examples that reads only so many queries, from the first; None: all of them."""
     explanation: str = field(default="", repr=False)
+    file: Path | None = field(default=None, repr=False)
+    """The user's own file it stands in; None for a probe that is installed."""
+    code: str = field(default="", repr=False)
+    """Digest of that file: with other code it is another measurement, and another run."""
 
     def __post_init__(self) -> None:
         for name in self.needs:
@@ -101,20 +107,29 @@ class Probe:
         return Reading(values, torch.where(values.isnan().cpu(), 0, count))
 
     def _call(self, stats: AttentionStats) -> Tensor:
-        values = self.function(stats.read_by(f"probe {self.name!r}", self.needs))
+        values = self._of_function(stats.read_by(f"probe {self.name!r}", self.needs))
         axes = 3 if self.per == "query" else 2
         expected = axes + bool(self.parts)
         if values.dim() != expected or (self.parts and values.shape[-1] != len(self.parts)):
             shape = "[batch, head, query" if self.per == "query" else "[batch, head"
-            raise ValueError(
+            raise ProbeError(
                 f"probe {self.name!r}, layer {stats.layer}: expected {shape}{', part' if self.parts else ''}]"
                 f"{f' with {len(self.parts)} parts' if self.parts else ''}, got {list(values.shape)}"
             )
         return values
 
+    def _of_function(self, stats: AttentionStats) -> Tensor:
+        if self.file is None:
+            return self.function(stats)
+        try:
+            return torch.as_tensor(self.function(stats))
+        except Exception as error:
+            what = f"probe {self.name!r}, layer {stats.layer}: {failure_of(error, self.file)}"
+            raise ProbeError(what, exit_code=1) from error
+
     def card(self) -> dict[str, Any]:
         """The probe as plain data, for a run's header, tables and pages."""
-        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "function"}
+        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("function", "file")}
         return data | {"needs": sorted(self.needs), "groups": list(self.groups), "parts": list(self.parts),
                        "bounds": list(self.bounds)}  # fmt: skip
 

@@ -18,8 +18,9 @@ examples:
   headatlas measure ./my-checkpoint --probes all --data prompts.jsonl --store runs
   headatlas measure organism:pico-lm --probes ./mine.py:my_probe --dry-run
 
-Without --data each probe is measured on its own default data set, one run per data set. The same command again does
-only what is missing, also after it was killed; more probes add to the same run.
+Without --data there is one run for each data set that one of the probes calls its own, and in it every probe that can
+be measured there. The same command again does only what is missing, also after it was killed; more probes add to the
+same run.
 exit codes: 0 done, 1 failed after starting (what was written stays), 2 refused before anything ran.
 """
 
@@ -123,7 +124,7 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     teach(parser, "Measure the heads of a model on a data set; values land in the store.", MEASURE_HELP)
     add_model(parser)
     parser.add_argument("--probes", default="all", help="names, families, globs, all, ./file.py:name (default: all)")
-    parser.add_argument("--data", help="data set, .jsonl or .txt file (default: each probe's own data set)")
+    parser.add_argument("--data", help="data set, .jsonl or .txt file (default: the probes' own data sets)")
     parser.add_argument(
         "--examples", type=at_least(1), default=32, help="prompts in all, spread over the data's grid (default: 32)"
     )
@@ -154,7 +155,7 @@ def measure_run(args: argparse.Namespace) -> int:
         bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
     )  # fmt: skip
     for plan in plans:
-        print(plan_text(plan), file=sys.stderr)
+        print(plan_text(plan, args.store), file=sys.stderr)
     if args.dry_run:
         return 0
     with Bar(sum(len(plan.data.examples) for plan in plans), lines=True) as bar:
@@ -194,11 +195,16 @@ def look_run(args: argparse.Namespace) -> int:
 
     if not args.prompt.strip():
         raise UserError("the prompt is empty; expected some text")
-    values = look(load_model(args), args.prompt, select(args.probes), bos=args.bos)
+    probes = select(args.probes)
+    values = look(load_model(args), args.prompt, probes, bos=args.bos)
     if args.json:
         print(values.to_json(orient="records"))
         return 0
     print_table(("probe", "unit", f"highest {args.top} heads"), highest(values, args.top))
+    silent = [one for one in probes if one.name not in set(values["probe"])]
+    for one in silent:
+        why = f"needs tokens labelled {', '.join(one.groups)}" if one.groups else "undefined on this prompt"
+        print(f"left out {one.name}: {why}; `headatlas measure --probes {one.name}` reads it on {one.default_data}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .cost import cost_of
@@ -39,10 +40,14 @@ def markdown_table(chosen: Iterable[Probe]) -> str:
     return "\n".join(["| probe | family | what it measures | unit | source |", "|---|---|---|---|---|", *rows])
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: Plan, store: str | Path) -> str:
     """What a plan will do and what it takes, and a line for each probe that is skipped."""
     from ..kernels.dispatch import backend
+    from .measure import stored_run
 
+    stored = stored_run(plan, store)
+    if stored is not None:
+        return f"{plan.model.name} on {plan.data.spec}: all measured already, in {stored.id}"
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "

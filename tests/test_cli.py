@@ -201,6 +201,8 @@ def test_measure_prints_runs_and_the_next_step(model, run, tmp_path):
     assert last == f"Next: headatlas show {found.id} --store runs   or   headatlas serve --store runs"
     assert f"{model} on random:length=20: 2 probes, 20 examples, 400 tokens in about 1 forwards" in err
     assert len(rows_of(found)) == 20 * 2 * LAYERS * HEADS
+    again = run("measure", model, *FEW, "--data", "random:length=20", "--examples", "20")
+    assert f"{model} on random:length=20: all measured already, in {found.id}" in again[2]
     code, out, _ = run("show", found.id, "--probe", "entropy", "--format", "json")
     assert code == 0
     assert len(json.loads(out)) == LAYERS * HEADS
@@ -262,6 +264,8 @@ def test_look_reads_one_prompt_and_stores_nothing(model, run, tmp_path):
     best = sorted(values, key=lambda record: -record["value"])[:2]
     for record in best:
         assert f"{record['place']} {record['value']:.3f}" in lines["entropy"]
+    out = run("look", model, TEXT)[1]
+    assert "left out induction: needs tokens labelled repeat; `headatlas measure --probes induction` reads it on" in out
     assert everything(tmp_path) == before
 
 

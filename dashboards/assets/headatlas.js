@@ -137,7 +137,8 @@
         const place = parse($("#search").value.trim());  // the field itself: a fast typist is ahead of the state
         if (!place) { $("#search").select(); return [noUpdate(), "Write a head as L5H1"]; }
         const s = selection || {};
-        go(urlFor("/head", { run: s.run, head: nameOf(...place), stratum: s.stratum, tower: s.tower }));
+        const kept = { run: s.run, head: nameOf(...place), probe: s.probe, part: s.part };
+        go(urlFor("/head", Object.assign(kept, { stratum: s.stratum, tower: s.tower })));
         $("#search").blur();
         return ["", null];
       },

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from headatlas.data.errors import UserError
+from headatlas.data.errors import ProbeError, UserError
 from headatlas.data.examples import Example
 from headatlas.data.jsonl import write_examples
 from headatlas.data.store import open_store
@@ -298,6 +298,20 @@ def test_a_probe_of_ones_own_from_a_file(model, tmp_path, monkeypatch):
     expected = torch.stack([one["max_weight"].mean(2) for one in stats])  # [layer, batch, head]
     found = run.rows("top").sort_values(["layer", "example", "head"])["value"].to_numpy()
     np.testing.assert_allclose(found, expected.ravel().numpy(), rtol=1e-6)
+    code = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(code.replace("return stats['max_weight']", "return 2 * stats['max_weight']"))
+    edited = measure(model, ["./mine.py:top", "entropy"], "random:length=30", examples=3, store="runs")
+    assert edited.id != run.id, "other code is another measurement"
+    twice = edited.rows("top").sort_values(["layer", "example", "head"])["value"].to_numpy()
+    np.testing.assert_allclose(twice, 2 * found, rtol=1e-6)
+    (tmp_path / "mine.py").write_text(
+        code.replace("return stats['max_weight']", "return stats['max_weight'] / nothing")
+    )
+    with pytest.raises(ProbeError, match=r"probe 'top', layer 0: mine.py, line 8, fails: NameError: name 'nothing'"):
+        measure(model, "./mine.py:top", "random:length=30", examples=3, store="runs")
+    (tmp_path / "mine.py").write_text(code.replace("def top", "def entropy"))
+    with pytest.raises(UserError, match="headatlas has a probe called entropy; give yours another name"):
+        measure(model, "./mine.py:entropy", "random:length=30", examples=3, store="runs")
 
 
 def test_what_can_not_be_measured_is_refused_before_anything_is_written(model, tmp_path):

@@ -106,6 +106,23 @@ def test_left_padding_equals_right_padding(name, kind):
 GPT2 = load((ARCHITECTURES["gpt2"].build(), None))
 
 
+def test_what_observe_collects_is_nan_at_padding():
+    """A mean over what a user is handed can't be wrong unseen."""
+    ids, real = ids_of(2, 30), torch.ones(2, 30, dtype=torch.bool)
+    real[1, 20:] = False
+    stats = observe(GPT2, batch(GPT2, ids, attention_mask=real), {"entropy", "group_mass", "received"})[0]
+    assert stats.entropy[1, :, 20:].isnan().all()
+    assert stats.group_mass[1, :, 20:].isnan().all()
+    assert not stats.entropy[0].isnan().any()
+    assert not stats.entropy[1, :, :20].isnan().any()
+    assert not stats.received.isnan().any()
+
+
+def test_one_text_is_one_prompt():
+    model = load((GPT2.network, word_level()))
+    assert len(batch(model, "the sky is blue")) == len(batch(model, ["the sky is blue"])) == 1
+
+
 def test_fully_masked_rows_are_undefined_and_left_out():
     """A query of a bidirectional model with nothing to see has no entropy, instead of NaN in the mean or 0 in it."""
     inputs = example_inputs(batch=1)
