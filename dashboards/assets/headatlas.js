@@ -103,6 +103,16 @@
     else { fallback(); done(); }
   };
 
+  const download = (format, filename) => {  // the picture alone must say what it shows
+    const graph = plot(), room = 40, { layout, clientWidth: width, clientHeight } = graph;
+    const what = $("#atlas-card h2"), query = new URLSearchParams(location.search);
+    const text = [what ? what.textContent : "All readings", query.get("stratum"), query.get("run")].filter(Boolean).join(" · ");
+    const title = { text, x: 0, xref: "paper", xanchor: "left", y: 0, yref: "container", yanchor: "bottom", pad: { b: 14 }, font: { size: 14 } };
+    const margin = Object.assign({}, layout.margin, { b: graph._fullLayout.margin.b + room });
+    const figure = { data: graph.data, layout: Object.assign({}, layout, { title, margin, height: clientHeight + room }) };
+    window.Plotly.downloadImage(figure, { format, filename, width, height: clientHeight + room, scale: 2 });
+  };
+
   window.dash_clientside = Object.assign({}, window.dash_clientside, {
     headatlas: {
       chooseScheme(choice) {
@@ -174,7 +184,7 @@
         const kind = JSON.parse(id.slice(0, id.lastIndexOf("."))).kind;
         if (kind === "link") copy(location.href, "Link");
         else if (kind === "python") copy(python, "Python");
-        else window.Plotly.downloadImage(plot(), { format: kind, filename: "atlas-" + probe, width: plot().clientWidth, height: plot().clientHeight, scale: 2 });
+        else download(kind, "atlas-" + probe);
         return "";
       },
     },

@@ -23,19 +23,19 @@ TALL = 40
 """Above this many runs the table scrolls inside itself and draws only the visible rows."""
 
 COLUMNS = [
-    {"field": "model", "headerName": "Model", "cellRenderer": "RunLink", "minWidth": 190, "flex": 1.6},
-    {"field": "data", "headerName": "Data", "minWidth": 206, "flex": 2, "tooltipField": "data"},
-    {"field": "status", "headerName": "Status", "cellRenderer": "StatusBadge", "width": 138},
-    {"field": "progress", "headerName": "Progress", "cellRenderer": "ProgressBar", "width": 128},
-    {"field": "probes", "headerName": "Probes", "type": "rightAligned", "width": 90},
-    {"field": "examples", "headerName": "Examples", "type": "rightAligned", "width": 104},
-    {"field": "compute", "headerName": "Dtype, device", "width": 128},
-    {"field": "created", "headerName": "Created (UTC)", "width": 172, "sort": "desc"},
+    {"field": "model", "headerName": "Model", "cellRenderer": "RunLink", "minWidth": 160, "flex": 1.2},
+    {"field": "data", "headerName": "Data", "minWidth": 190, "flex": 1.6, "tooltipField": "data"},
+    {"field": "status", "headerName": "Status", "cellRenderer": "StatusBadge", "width": 116},
+    {"field": "progress", "headerName": "Progress", "cellRenderer": "ProgressBar", "width": 118},
+    {"field": "probes", "headerName": "Probes", "type": "rightAligned", "width": 84},
+    {"field": "examples", "headerName": "Examples", "type": "rightAligned", "width": 106},
+    {"field": "compute", "headerName": "Compute", "width": 116},
+    {"field": "created", "headerName": "Created, UTC", "width": 160, "sort": "desc"},
     {
         "field": "run_id",
         "headerName": "Id",
         "minWidth": 120,
-        "flex": 1.4,
+        "flex": 2.4,
         "cellClass": "ha-mono",
         "tooltipField": "run_id",
     },
