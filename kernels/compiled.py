@@ -1,9 +1,9 @@
 """Every elementwise statistic of a tile in one compiled pass: optional, `HEADATLAS_BACKEND=compiled`.
 
-Run operator by operator, a tile is read once for each statistic. Compiled, it is read twice in all (its peaks, then
-everything else) and a row stays in the nearest cache in between. Cost per cell: one exponential, one write of its
+Run operator by operator, a tile is read once or twice for each statistic. Compiled, it is read for its peaks, then once
+for everything else, and once more where blocks of keys are asked for. Cost per cell: one exponential, one write of its
 weight, two to four FLOPs a sum. torch compiles on first use, for which it needs a C++ compiler and up to half a minute,
-and keeps what it compiled on disk.
+and keeps what it compiled on disk. A compiled tile keeps no shifted logits: a statistic of them has its line here too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from inspect import signature
 
 import torch
 from torch import Tensor
-from torch._dynamo.decorators import mark_unbacked
 
 from .stats import BLOCK_SIZE, split_name
 
@@ -81,6 +80,8 @@ def compiled_pass(
 
     The number of keys is kept from the compiler: above 4,096 it would sum in a way that takes twice as long.
     """
+    from torch._dynamo.decorators import mark_unbacked  # takes a second to import
+
     mark_unbacked(logits, 1)
     mark_unbacked(key, 0)
     return _compiled(asked, blocks)(logits, query, key)

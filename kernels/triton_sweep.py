@@ -116,6 +116,35 @@ def same_token(call, marks, batch, token, query, key):
 
 
 @triton.jit
+def give_to_keys(call, out, p, real, asking, slice_at, key, cell):
+    """What is summed over queries: attention received, to the program's slice, and the cell of this block pair."""
+    here = key < call.keys
+    if out.received is not None:
+        add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), here)
+    if out.received_by_group is not None:
+        at = slice_at * GROUPS + tl.arange(0, GROUPS)[:, None] * call.keys + key[None, :]
+        add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), here[None, :])
+    if out.pooled_mean is not None:
+        tl.store(out.pooled_mean + cell, tl.sum(p * real[:, None]))
+    if out.pooled_max is not None:
+        tl.store(out.pooled_max + cell, tl.max(p * real[:, None]))
+
+
+@triton.jit
+def distances(call, out, limit, p, query, key, mean, square, clipped):
+    """The sums of p times |i - j|, its square, and the least of it and `limit`, with this block of keys."""
+    if out.mean_distance is not None or out.mean_square_distance is not None or out.clipped_distance is not None:
+        apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
+        if out.mean_distance is not None:
+            mean += tl.sum(p * apart, 1)
+        if out.mean_square_distance is not None:
+            square += tl.sum(p * apart * apart, 1)
+        if out.clipped_distance is not None:
+            clipped += tl.sum(p * tl.minimum(apart, limit), 1)
+    return mean, square, clipped
+
+
+@triton.jit
 def sweep(
     call,  # Call
     marks,  # Marks
@@ -135,7 +164,6 @@ def sweep(
     ONLINE: tl.constexpr = given is None
     SPREAD: tl.constexpr = out.logit_sum is not None or out.logit_sum_squares is not None
     PEAK: tl.constexpr = ONLINE or SPREAD or out.max_logit is not None or out.argmax_key is not None
-    MEAN: tl.constexpr = out.mean_distance is not None or out.mean_square_distance is not None
     ALL_MASKED: tl.constexpr = call.key_mask is not None
     lane_q, lane_k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     group, column = tl.arange(0, GROUPS), tl.arange(0, BLOCK_V)
@@ -160,6 +188,7 @@ def sweep(
         if not ONLINE:
             known = tl.load(given + place, mask=inside, other=0.0)
             known = tl.where(known > HIDDEN, known, 0.0)  # an empty row: all its logits are HIDDEN, its weights 0
+        real, asking = None, None
         if marks.real is not None:
             real = tl.load(marks.real + batch * call.queries + query, mask=inside, other=0).to(tl.float32)
         if marks.query_group is not None:
@@ -242,14 +271,9 @@ def sweep(
                     entropy += tl.sum(p * x, 1)
                 if out.sum_squares is not None:
                     squares += tl.sum(p * p, 1)
-                if MEAN or out.clipped_distance is not None:
-                    apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
-                    if out.mean_distance is not None:
-                        distance += tl.sum(p * apart, 1)
-                    if out.mean_square_distance is not None:
-                        square_distance += tl.sum(p * apart * apart, 1)
-                    if out.clipped_distance is not None:
-                        clipped += tl.sum(p * tl.minimum(apart, marks.limit), 1)
+                distance, square_distance, clipped = distances(
+                    call, out, marks.limit, p, query, key, distance, square_distance, clipped
+                )
                 if marks.query_token is not None:
                     same, next_to = same_token(call, marks, batch, token, query, key)
                     duplicate += tl.sum(tl.where(same, p, 0.0), 1)
@@ -274,21 +298,9 @@ def sweep(
                     summed += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
 
                 # sums over queries
-                if out.received is not None:
-                    add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), key < call.keys)
-                if out.received_by_group is not None:
-                    at = slice_at * GROUPS + group[:, None] * call.keys + key[None, :]
-                    add(
-                        out.received_by_group,
-                        at,
-                        tl.dot(asking, p, input_precision="tf32x3"),
-                        (key < call.keys)[None, :],
-                    )
-                if out.pooled_mean is not None or out.pooled_max is not None:
-                    cell_row = (batch * call.heads + first_head) * blocks + block
-                    cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
-                    put(out.pooled_mean, cell, tl.sum(p * real[:, None]), True)
-                    put(out.pooled_max, cell, tl.max(p * real[:, None]), True)
+                cell_row = (batch * call.heads + first_head) * blocks + block
+                cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
+                give_to_keys(call, out, p, real, asking, slice_at, key, cell)
 
         # from sums to statistics
         norm = zero + 1.0
