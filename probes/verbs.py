@@ -35,7 +35,7 @@ examples:
   headatlas train pico-sink --out my-sink
   headatlas train pico-lm --seed 1 --out my-pico
 
-Minutes on one CPU thread (pico-sink about 8, pico-lm about 30). The same command again goes on where it stopped.
+Minutes on one CPU thread (pico-sink about 8, pico-lm about 35). The same command again goes on where it stopped.
 """
 
 BENCH_HELP = """\

@@ -27,26 +27,13 @@ CHAT_TEMPLATE = (
 )
 
 
-def whole_words() -> tuple[str, ...]:
-    """Every word of the lists once, in the order of the lists."""
-    lists = [
-        words.NAMES, words.HELD_OUT_NAMES, words.PLACES, words.HELD_OUT_PLACES, words.CAPITALS, words.CAPITALS.values(),
-        words.LOCATIONS, words.OBJECTS, words.HELD_OUT_OBJECTS, words.COLOURS, words.ANIMALS, words.VERBS,
-        words.PREPOSITIONS, words.ADJECTIVES, words.POSITIVE, words.NEGATIVE, words.REVIEWED, words.HELD_OUT_REVIEWED,
-        *words.TOPICS.values(), words.TOPICS, words.EVENTS, words.HELD_OUT_EVENTS, words.CENTURIES, words.SECRETS,
-        words.HELD_OUT_SECRETS, words.FILLERS, words.OPTIONS, words.CODE_NAMES, words.CODE_SIGNS, words.CODE_WORDS,
-        words.FUNCTION_WORDS,
-    ]  # fmt: skip
-    return tuple(dict.fromkeys(word for group in lists for word in group))
-
-
 def pieces() -> list[tuple[str, float]]:
     """(piece, score) in id order: special tokens, words, two-digit numbers, suffixes, characters, bytes."""
     characters = [SPACE, "\n", *string.ascii_letters, *string.digits, *string.punctuation]
     bytes_ = [f"<0x{value:02X}>" for value in range(256)]
     kinds = {
         "special": SPECIAL,
-        "word": [*(SPACE + word for word in whole_words()), *words.YEAR_ENDINGS, *SUFFIXES],
+        "word": [*(SPACE + word for word in words.WORDS), *words.YEAR_ENDINGS, *SUFFIXES],
         "character": characters,
         "byte": bytes_,
     }

@@ -104,20 +104,27 @@ FUNCTION_WORDS = _words(
     passed Visitors land friend friends lose"""
 )
 
-STAND_INS = tuple(
+WORDS = tuple(
     dict.fromkeys(
-        (
-            *FILLERS,
-            *OBJECTS,
-            *LOCATIONS,
-            *ANIMALS,
-            *ADJECTIVES,
-            *COLOURS,
-            *CAPITALS,
-            *CAPITALS.values(),
-            *NAMES,
-            *PLACES,
+        word
+        for group in (
+            NAMES, HELD_OUT_NAMES, PLACES, HELD_OUT_PLACES, CAPITALS, CAPITALS.values(), LOCATIONS, OBJECTS,
+            HELD_OUT_OBJECTS, COLOURS, ANIMALS, VERBS, PREPOSITIONS, ADJECTIVES, POSITIVE, NEGATIVE, REVIEWED,
+            HELD_OUT_REVIEWED, *TOPICS.values(), TOPICS, EVENTS, HELD_OUT_EVENTS, CENTURIES, SECRETS, HELD_OUT_SECRETS,
+            FILLERS, OPTIONS, CODE_NAMES, CODE_SIGNS, CODE_WORDS, FUNCTION_WORDS,
         )
+        for word in group
     )
-)
-"""Plain words that take the part of a name or place in some training prompts, so that no list of names is learnt."""
+)  # fmt: skip
+"""Every word of the lists once, in the order of the lists: the order of their ids."""
+
+STAND_INS = tuple(
+    word
+    for word in WORDS
+    if word.isalpha()
+    and word
+    not in (
+        *HELD_OUT_NAMES, *HELD_OUT_PLACES, *HELD_OUT_OBJECTS, *HELD_OUT_REVIEWED, *HELD_OUT_EVENTS, *HELD_OUT_SECRETS
+    )
+)  # fmt: skip
+"""Any word that is not held out: for a name, a place or a frame in some training prompts, so that no list is learnt."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ...data.organisms.tasks.catalogue import (
     SHORT_TASKS,
     Task,
 )
+from ...data.organisms.tasks.needle import FAR_TEMPLATES
 from ...data.organisms.tasks.prompt import Prompt, Split
 from .gauges import Grade, grade, repeat_hits
 from .intervals import row_bootstrap, wilson
@@ -46,6 +48,9 @@ def measure_lm(model: LlamaForCausalLM, encoder: Encoder, *, scale: float = 1.0,
     ]
     rows += needle_rows(model, encoder, per_cell=max(1, round(30 * scale)), seed=seed, split="held_out")
     rows += needle_rows(model, encoder, per_cell=max(1, round(10 * scale)), seed=seed, split="train")
+    rows += [
+        far_row(model, encoder, length=length, prompts=max(8, round(120 * scale)), seed=seed) for length in (128, 256)
+    ]
     for split in ("held_out", "train"):
         rows += [task_row(model, encoder, name, split=split, prompts=prompts, seed=seed) for name in SHORT_TASKS]
     rows += [domain_row(model, encoder, name, rows=max(4, round(60 * scale)), seed=seed) for name in english.DOMAINS]
@@ -80,6 +85,15 @@ def needle_rows(model: LlamaForCausalLM, encoder: Encoder, *, per_cell: int, see
             where = {"split": split, "length": length, "depth": round(depth, 3)}
             rows.append(_share("needle", where, chosen, 0.0, None, None))
     return rows
+
+
+def far_row(model: LlamaForCausalLM, encoder: Encoder, *, length: int, prompts: int, seed: int) -> Row:
+    """Needles whose place stands three or four tokens before the answer, further than in any training frame."""
+    rng = random.Random(f"needle_far/{seed}/{length}")
+    made = partial(NEEDLE.make, rng, split="held_out", count_tokens=encoder.count, length=length)
+    drawn = [made(depth=index % 10 / 9, distractors=index % 4, templates=FAR_TEMPLATES) for index in range(prompts)]
+    row = _share("needle_far", {"split": "held_out", "length": length}, grade(model, encoder, drawn), 0.0, None, None)
+    return row | {"note": "negative control: no frame of training has its place so far from the answer"}
 
 
 def task_row(model: LlamaForCausalLM, encoder: Encoder, name: str, *, split: Split, prompts: int, seed: int) -> Row:

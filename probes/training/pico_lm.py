@@ -42,10 +42,10 @@ RECIPE = Recipe(
             gate=Gate("reversed_pairs", 65, 0.9, every=50, must=False),
         ),
         Stage(
-            name="mixture", layers=6, steps=2200, rate=2e-3, tokens=3072, decay=0.4,
+            name="mixture", layers=6, steps=2600, rate=2e-3, tokens=3072, decay=0.4,
             feeds=(
-                Feed(24, 0.15, NAMES), Feed(48, 0.2, ALONE), Feed(64, 0.1, SHORT), Feed(128, 0.2, SHORT),
-                Feed(257, 0.15, LONG), Feed(513, 0.2, LONG),
+                Feed(24, 0.2, NAMES), Feed(48, 0.2, ALONE), Feed(64, 0.1, SHORT), Feed(128, 0.2, SHORT),
+                Feed(257, 0.15, LONG), Feed(513, 0.15, LONG),
             ),
         ),
     ),

@@ -124,8 +124,8 @@ def test_training_prompts_never_name_a_held_out_word() -> None:
     rng, encoder = random.Random(5), Encoder()
     hidden = {*words.HELD_OUT_NAMES, *words.HELD_OUT_PLACES, *words.HELD_OUT_OBJECTS, *words.HELD_OUT_EVENTS}
     makers = [task.make for task in SHORT_TASKS.values()]
-    texts = [make(rng).text for make in makers for _ in range(100)]
-    texts += [needle.make(rng, count_tokens=encoder.count, length=128).text for _ in range(50)]
+    texts = [make(rng).text for make in makers for _ in range(300)]
+    texts += [needle.make(rng, count_tokens=encoder.count, length=128).text for _ in range(200)]
     texts += [write(rng) for write in english.DOMAINS.values() for _ in range(300)]
     spoken = {word.strip(".,?!:") for text in texts for word in text.split()}
     assert not hidden & spoken

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
+from ..words import STAND_INS
+
 Split = Literal["train", "held_out"]
 Choice = TypeVar("Choice")
 
@@ -48,6 +50,12 @@ def templates_of(split: Split, training: Sequence[Choice], held_out: Sequence[Ch
     if split not in ("train", "held_out"):
         raise ValueError(f"split must be 'train' or 'held_out', got {split!r}")
     return training if split == "train" else held_out
+
+
+def any_words(rng: random.Random, least: int, most: int) -> list[str]:
+    """Between `least` and `most` words of the whole vocabulary, held-out ones left out, one in ten with a comma."""
+    chosen = rng.choices(STAND_INS, k=rng.randint(least, most))
+    return [f"{word}," if rng.random() < 0.1 else word for word in chosen]
 
 
 def shuffled(rng: random.Random, values: Sequence[Choice]) -> list[Choice]:
