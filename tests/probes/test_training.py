@@ -102,7 +102,7 @@ def test_a_batch_depends_on_seed_and_step_alone(encoder: Encoder, step: int) -> 
     assert (ids[:, 0] == encoder.bos).all()
     assert (loads[:, 0] == 0).all()
     assert (loads[ids == encoder.pad] == 0).all()
-    assert (loads.sum(axis=1) >= 0.5).all(), "a packed row may hold but one whole prompt"
+    assert (loads.sum(axis=1) > 0.79).all(), "at least one whole prompt of a packed row, 0.5, and its text, 0.3"
 
 
 def test_wilson_and_bootstrap_against_known_values() -> None:
