@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from .dispatch import BACKENDS, OBSTACLES, attention_stats, choose
 from .inputs import AttentionInputs, Visibility
 from .reference import reference_stats
+from .sdpa import with_logsumexp
 from .stats import FIELDS
 from .timing import Provider, peak_megabytes
 
@@ -60,6 +62,8 @@ def providers(length: int, device: str = "cpu") -> dict[str, Provider]:
     for name in dict.fromkeys((backend, "streaming", *compiled)):
         for what, needs in {"usual": USUAL, "everything": EVERYTHING}.items():
             found[f"headatlas {name}, {what}"] = Provider(_ours(inputs, name, needs))
+            if name == "triton":
+                found[f"headatlas {name}, {what}, logsumexp given"] = Provider(partial(_fused, inputs, needs))
     found["n x n softmax, no statistics"] = Provider(lambda: lambda: _softmax(inputs), 3 * maps)
     found["n x n softmax, usual"] = Provider(lambda: lambda: _materialised(inputs), 4 * maps)
     return found
@@ -67,6 +71,12 @@ def providers(length: int, device: str = "cpu") -> dict[str, Provider]:
 
 def _ours(inputs: AttentionInputs, name: str, needs: frozenset[str]) -> Callable[[], Callable[[], object]]:
     return lambda: lambda: BACKENDS[name](inputs, needs)
+
+
+def _fused(inputs: AttentionInputs, needs: frozenset[str]) -> Callable[[], object]:
+    """With what the model's own attention finds anyway, found beforehand."""
+    _, logsumexp = cast(tuple[Tensor, Tensor], with_logsumexp(inputs))
+    return lambda: BACKENDS["triton"](inputs, needs, logsumexp=logsumexp)
 
 
 def _sdpa(inputs: AttentionInputs) -> Tensor:

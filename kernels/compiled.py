@@ -1,4 +1,4 @@
-"""Every elementwise statistic of a tile in one compiled pass: optional, `HEADATLAS_BACKEND=compiled`.
+"""Every elementwise statistic of a tile in one compiled pass: optional, for large calls on a CPU.
 
 Run operator by operator, a tile is read once or twice for each statistic. Compiled, it is read for its peaks, then once
 for everything else, and once more where blocks of keys are asked for. Cost per cell: one exponential, one write of its

@@ -1,8 +1,8 @@
 """Which implementation computes the statistics of a call: Triton on CUDA, blockwise torch elsewhere.
 
-HEADATLAS_BACKEND names one for every call; `compiled` (blockwise torch, its elementwise part compiled) is had in no
-other way. Without it, a call that the Triton kernels can't take (a mask that is a Python rule) is streamed, and so are
-calls of a dtype and head size whose kernel does not compile here (one warning).
+Blockwise torch compiles its elementwise part where a run on a CPU is long enough to pay for it. HEADATLAS_BACKEND names
+one implementation for every call. Without it, a call that the Triton kernels can't take (a mask that is a Python rule)
+is streamed, and so is every call of a kind whose code did not compile here (one warning).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from importlib.util import find_spec
 from subprocess import CalledProcessError
@@ -24,10 +26,15 @@ from .reference import reference_stats
 from .streaming import streaming_stats
 
 VARIABLE = "HEADATLAS_BACKEND"
+LONG = 2e10
+"""Visible (head, query, key) cells of a run on a CPU from which on compiling pays: some three minutes of statistics."""
 Compute = Callable[..., dict[str, Tensor]]
 log = logging.getLogger("headatlas")
-_broken: set[tuple[torch.dtype, int]] = set()
-"""(dtype, head size) of the calls whose Triton kernels failed on this machine."""
+_broken: set[str] = set()
+"""Calls, in words, whose code failed on this machine."""
+
+_chosen: ContextVar[str | None] = ContextVar("backend", default=None)
+"""The backend of the run that is being measured."""
 
 
 class BackendError(ValueError):
@@ -56,8 +63,8 @@ def forced() -> str | None:
     return name
 
 
-def choose(device: torch.device | str) -> tuple[str, str]:
-    """(backend, why) for tensors on `device`."""
+def choose(device: torch.device | str, cells: float = 0.0) -> tuple[str, str]:
+    """(backend, why) for tensors on `device`, in a run over so many visible (head, query, key) cells."""
     device = torch.device(device)
     named = forced()
     if named is not None:
@@ -66,7 +73,11 @@ def choose(device: torch.device | str) -> tuple[str, str]:
             raise BackendError(f"{VARIABLE}={named}: {reason}; unset it, or use one of streaming, reference")
         return named, f"{VARIABLE} says so"
     reason = _no_triton(device)
-    return ("triton", f"the tensors are on {device.type}") if reason is None else ("streaming", reason)
+    if reason is None:
+        return "triton", f"the tensors are on {device.type}"
+    if cells >= LONG and compiled.obstacle(device) is None:
+        return "compiled", f"{reason}, and the run is long"
+    return "streaming", reason
 
 
 def _no_triton(device: torch.device) -> str | None:
@@ -84,11 +95,21 @@ OBSTACLES = {"triton": _no_triton, "compiled": compiled.obstacle}
 """Why a backend can't be had on a device, or None."""
 
 
-def backend(device: torch.device | str = "cpu") -> str:
-    """The backend in force for tensors on `device`; said once, with the reason."""
-    name, reason = choose(device)
+def backend(device: torch.device | str = "cpu", cells: float = 0.0) -> str:
+    """The backend in force for tensors on `device`, in a run over so many cells; said once, with the reason."""
+    name, reason = choose(device, cells)
     _say(name, reason)
     return name
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Every call inside by this backend, streamed where it fails."""
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
 
 
 @cache
@@ -103,34 +124,50 @@ def attention_stats(
 
     `logsumexp` [batch, head, query] in nats, where the model's own attention has found it, saves Triton a sweep.
     """
-    name = backend(inputs.query.device)
-    if name != "triton":
-        return BACKENDS[name](inputs, needs)
-    if VARIABLE in os.environ:
-        return _triton_stats(inputs, needs, logsumexp=logsumexp)
-    return _triton_or_streaming(inputs, needs, logsumexp)
-
-
-def _triton_or_streaming(inputs: AttentionInputs, needs: frozenset[str], logsumexp: Tensor | None) -> dict[str, Tensor]:
-    from triton.errors import TritonError
-
-    from .triton_stats import obstacle
-
-    kind = (inputs.query.dtype, inputs.query.shape[-1])
-    reason = obstacle(inputs)
-    if reason is not None:
-        _say("streaming", f"for a call that Triton can't take: {reason}")
-    elif kind not in _broken:
+    name = _chosen.get() or backend(inputs.query.device)
+    options = {"logsumexp": logsumexp} if name == "triton" else {}
+    if VARIABLE in os.environ or name == "streaming":
+        return BACKENDS[name](inputs, needs, **options)
+    if not _given_up(name, inputs):
         try:
-            return _triton_stats(inputs, needs, logsumexp=logsumexp)
+            return BACKENDS[name](inputs, needs, **options)
         except torch.OutOfMemoryError:
             raise
-        except (TritonError, RuntimeError, CalledProcessError) as error:  # no compiler, no headers, too few registers
-            _broken.add(kind)
-            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
-            warnings.warn(
-                f"headatlas streams calls of {kind[0]} and head size {kind[1]}: a Triton kernel failed here ({said})",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        except (RuntimeError, CalledProcessError, _triton_error()) as error:
+            _give_up(name, inputs, error)
     return streaming_stats(inputs, needs)
+
+
+def _given_up(name: str, inputs: AttentionInputs) -> bool:
+    """Whether this backend does not take the call, or has failed on one like it."""
+    if name == "triton":
+        from .triton_stats import obstacle
+
+        reason = obstacle(inputs)
+        if reason is not None:
+            _say("streaming", f"for a call that Triton can't take: {reason}")
+            return True
+    return _kind(name, inputs) in _broken
+
+
+def _kind(name: str, inputs: AttentionInputs) -> str:
+    """The calls that fail together when this backend does not compile."""
+    dtype, width = inputs.query.dtype, inputs.query.shape[-1]
+    return f"calls of {dtype} and head size {width}" if name == "triton" else "every call"
+
+
+def _give_up(name: str, inputs: AttentionInputs, error: Exception) -> None:
+    """Never try the like again (no compiler, no headers, too few registers), and say so once."""
+    kind = _kind(name, inputs)
+    _broken.add(kind)
+    said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    warnings.warn(f"headatlas streams {kind}: {name} failed here ({said})", RuntimeWarning, stacklevel=3)
+
+
+def _triton_error() -> type[Exception]:
+    """What Triton raises; nothing new where it is not installed."""
+    if find_spec("triton") is None:
+        return RuntimeError
+    from triton.errors import TritonError
+
+    return TritonError

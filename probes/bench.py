@@ -74,7 +74,7 @@ def bench(
 
 
 def random_model(width: int, length: int, device: str = "cpu") -> Model:
-    """A random GPT-2 of 12 layers and 12 heads of `width`, with the real vocabulary."""
+    """A random GPT-2 of 12 layers and 12 heads of `width`, with the real vocabulary; bfloat16 on a GPU."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def random_model(width: int, length: int, device: str = "cpu") -> Model:
         eos_token_id=2,
     )  # fmt: skip
     network = GPT2LMHeadModel(config).eval()
-    torch.nn.Module.to(network, torch.device(device))
+    torch.nn.Module.to(network, torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
     return load((network, None), check=False)
 
 

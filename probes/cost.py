@@ -35,7 +35,7 @@ def cost_of(model: Model, lengths: Sequence[int], *, batch_tokens: int) -> Cost:
     """The cost of a run over prompts of these lengths in forwards of so many tokens."""
     card = model.card()
     layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64
-    pairs = sum(length * length / 2 for length in lengths) * layers * heads
+    pairs = cells_of(model, lengths)
     tokens, longest = sum(lengths), max(lengths)
     together = max(1, min(batch_tokens, tokens))
     forwards = -(-tokens // together)
@@ -52,6 +52,12 @@ def cost_of(model: Model, lengths: Sequence[int], *, batch_tokens: int) -> Cost:
         bytes=weights + together * 4.0 * (6 * hidden + 2 * widest) + 16e6,
         map_bytes=longest**2 * 4.0 * layers * heads * max(1, together // longest),
     )
+
+
+def cells_of(model: Model, lengths: Sequence[int]) -> float:
+    """(layer, head, query, key) cells that a causal model sees in prompts of these lengths."""
+    card = model.card()
+    return sum(length * length / 2 for length in lengths) * (card["layers"] or 1) * (card["heads"] or 1)
 
 
 def matmul_rate(model: Model, size: int = 512) -> float:

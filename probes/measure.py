@@ -14,6 +14,7 @@ from ..data.examples import Example
 from ..data.run import HEADER_NAME
 from ..data.schema import run_id
 from ..data.store import Run, RunWriter, open_store
+from ..kernels.dispatch import using
 from .catalog import select, spelled_out
 from .forward import observe
 from .models import Model
@@ -85,7 +86,7 @@ def stored_run(plan: Plan, store: str | Path) -> Run | None:
 
 def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:
     """Measure what the store does not hold yet of one plan."""
-    with open_store(store, create=True).writer(plan.header()) as writer:
+    with open_store(store, create=True).writer(plan.header()) as writer, using(plan.statistics_by):
         size = int(writer.header["chunk_size"])
         examples = plan.data.examples
         writer.write_examples(plan.frame)

@@ -23,6 +23,7 @@ from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
 from ..kernels.stats import FIELDS, split_name
 from .batching import check_tokens
+from .cost import cells_of
 from .models import Model
 from .probe import Probe
 from .sample import sample_batch
@@ -54,6 +55,11 @@ class Plan:
         """The statistics that all probes together ask for."""
         return frozenset().union(*(one.needs for one in self.probes))
 
+    @property
+    def statistics_by(self) -> str:
+        """The backend of the statistics; a long run is worth a compilation."""
+        return backend(self.model.device, cells_of(self.model, self.lengths))
+
     def header(self, chunk_size: int = 16) -> dict[str, Any]:
         """The run's header before its first row."""
         card = self.model.card()
@@ -62,7 +68,7 @@ class Plan:
             "model": card,
             "dtype": self.model.dtype,
             "device": self.model.device.type,
-            "backend": f"{self.model.backend}/{backend(self.model.device)}",
+            "backend": f"{self.model.backend}/{self.statistics_by}",
             "tokenizer": {"digest": self.model.tokenizer_digest},
             "data": {
                 "name": self.data.name,

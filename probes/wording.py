@@ -42,7 +42,6 @@ def markdown_table(chosen: Iterable[Probe]) -> str:
 
 def plan_text(plan: Plan, store: str | Path) -> str:
     """What a plan will do and what it takes, and a line for each probe that is skipped."""
-    from ..kernels.dispatch import backend
     from .measure import stored_run
 
     stored = stored_run(plan, store)
@@ -54,7 +53,7 @@ def plan_text(plan: Plan, store: str | Path) -> str:
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
         f"{cost.bytes / 1e6:,.0f} MB "
-        f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {backend(plan.model.device)}"
+        f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"
     )
     return "\n".join([text, *(f"  skipped {name}: {reason}" for name, reason in plan.skipped.items())])
 

@@ -244,8 +244,8 @@ def test_a_kernel_that_does_not_compile_is_streamed_with_one_warning(monkeypatch
     monkeypatch.delenv(dispatch.VARIABLE, raising=False)
     monkeypatch.setattr(dispatch, "_no_triton", lambda device: None)
     monkeypatch.setattr(dispatch, "_broken", set())
-    monkeypatch.setattr(dispatch, "_triton_stats", fails)
-    said = r"streams calls of torch.float32 and head size 16: .*TritonError: out of resource: shared memory\)"
+    monkeypatch.setitem(dispatch.BACKENDS, "triton", fails)
+    said = r"streams calls of torch.float32 and head size 16: triton failed here .*TritonError: out of resource: shared memory\)"
     with pytest.warns(RuntimeWarning, match=said):
         got = dispatch.attention_stats(call, needs)
     with warnings.catch_warnings():
@@ -255,6 +255,30 @@ def test_a_kernel_that_does_not_compile_is_streamed_with_one_warning(monkeypatch
     monkeypatch.setenv(dispatch.VARIABLE, "triton")
     with pytest.raises(TritonError):
         dispatch.attention_stats(call, needs)
+
+
+def test_long_runs_on_a_cpu_are_compiled_and_streamed_where_nothing_compiles(monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("CppCompileError: no omp.h\nand more")
+
+    call, needs = make(batch=1, queries=20), frozenset({"entropy"})
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "_broken", set())
+    monkeypatch.setattr(dispatch.compiled, "obstacle", lambda device: None)
+    assert dispatch.choose("cpu", dispatch.LONG)[0] == "compiled"
+    assert dispatch.choose("cpu", dispatch.LONG - 1)[0] == "streaming"
+    monkeypatch.setattr(dispatch.compiled, "obstacle", lambda device: "there is no C++ compiler")
+    assert dispatch.choose("cpu", dispatch.LONG)[0] == "streaming"
+    monkeypatch.setitem(dispatch.BACKENDS, "compiled", fails)
+    with dispatch.using("compiled"):
+        with pytest.warns(RuntimeWarning, match=r"streams every call: compiled failed here \(.*no omp.h\)"):
+            got = dispatch.attention_stats(call, needs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dispatch.attention_stats(call, needs)
+    torch.testing.assert_close(got["entropy"], streaming_stats(call, needs)["entropy"])
+    monkeypatch.setattr(dispatch, "_broken", set())
+    assert "entropy" in dispatch.attention_stats(call, needs)
 
 
 def test_sdpa_gives_output_and_logsumexp():

@@ -16,6 +16,8 @@ from headatlas.data.errors import ProbeError, UserError
 from headatlas.data.examples import Example
 from headatlas.data.jsonl import write_examples
 from headatlas.data.store import open_store
+from headatlas.kernels import dispatch
+from headatlas.kernels.streaming import streaming_stats
 from headatlas.probes import measure as measuring
 from headatlas.probes.catalog import all_probes
 from headatlas.probes.forward import observe
@@ -121,6 +123,8 @@ def test_more_probes_join_the_same_run_and_old_parts_stay(model, tmp_path):
 CHILD = """
 import sys, time, torch
 torch.set_num_threads(1)
+from headatlas.kernels import dispatch
+from headatlas.kernels.streaming import streaming_stats
 from headatlas.probes import measure as measuring
 from headatlas.probes.loading import load
 real = measuring.observe
@@ -389,6 +393,20 @@ def test_a_failure_in_the_middle_is_recorded_and_resumed(model, tmp_path, monkey
     assert len(rows_of(stopped)) == 32 * 3 * LAYERS * HEADS
     monkeypatch.setattr(measuring, "observe", real)
     same_rows(measure(model, store=tmp_path / "a", **options), measure(model, store=tmp_path / "b", **options))
+
+
+def test_a_long_run_is_compiled_and_says_so(model, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.delenv(dispatch.VARIABLE, raising=False)
+    monkeypatch.setattr(dispatch, "LONG", 0)
+    monkeypatch.setattr(dispatch.compiled, "obstacle", lambda device: None)
+    monkeypatch.setitem(dispatch.BACKENDS, "compiled", lambda *call: ran.append(1) or streaming_stats(*call))
+    long = measure(model, "entropy", "random:length=20", examples=3, store=tmp_path / "a")
+    assert long.header["backend"] == "interface/compiled" and len(ran) >= LAYERS
+    monkeypatch.setattr(dispatch, "LONG", 1e6)
+    short = measure(model, "entropy", "random:length=20", examples=3, store=tmp_path / "b")
+    assert short.header["backend"] == "interface/streaming" and short.id == long.id
+    same_rows(long, short)
 
 
 def test_the_header_says_what_was_measured(model, tmp_path):
