@@ -21,10 +21,11 @@ from ..data.version import __version__
 from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
-from ..kernels.stats import FIELDS, split_name
+from ..kernels.stats import FIELDS
 from .batching import check_tokens
 from .cost import cells_of
 from .models import Model
+from .observer import VALUE_FIELDS
 from .probe import Probe
 from .sample import sample_batch
 
@@ -160,7 +161,7 @@ def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
         )
     if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
-    unseen = {name for name in one.needs if split_name(name)[0] in ("output", "value_weighted_mass")}
+    unseen = one.needs & VALUE_FIELDS
     if model.backend == "materialised" and unseen:
         return f"reads {', '.join(sorted(unseen))}, which a model with its own softmax does not show"
     return None
