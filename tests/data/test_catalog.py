@@ -293,7 +293,7 @@ def test_secrets_are_said_once_and_asked_for_at_the_end(frames):
     assert (needle.sum(1) == 4).all() and (answer.sum(1) == 4).all()
     assert (batch.input_ids[needle] == batch.input_ids[answer]).all()
     assert (batch.group_mask("distractor").sum(1) == 8).all()
-    assert batch.lengths.tolist() == [pytest.approx(example.conditions["length"], abs=40) for example in data.examples]
+    assert batch.lengths.tolist() == [pytest.approx(example.conditions["length"], abs=65) for example in data.examples]
     assert all(
         length <= example.conditions["length"] for length, example in zip(batch.lengths, data.examples, strict=True)
     )
