@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from ..data.catalog import all_datasets
 from ..data.examples import Example
 from ..data.run import HEADER_NAME
 from ..data.schema import run_id
@@ -27,12 +28,14 @@ from .rows import ChunkTables
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    report: Report | None = ...,
 ) -> Run: ...  # fmt: skip
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    report: Report | None = ...,
 ) -> list[Run]: ...  # fmt: skip
 
 
@@ -47,17 +50,19 @@ def measure(
     bos: str = "default",
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    answers: str = "given",
     report: Report | None = None,
 ) -> Run | list[Run]:
     """Measure `probes` (names, families, globs, `all`) and return the run.
 
     With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
     each probe is measured on its own default data set, and the list of runs comes back. The same call again does only
-    what is missing.
+    what is missing. Answers are forced upon the model as they are `given`, or are its `own` (greedy), or its own where
+    they are `right`, other prompts left out.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
-        batch_tokens=batch_tokens, keep_positions=keep_positions,
+        batch_tokens=batch_tokens, keep_positions=keep_positions, answers=answers,
     )  # fmt: skip
     with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
         runs = [carry_out(plan, store, report=report or bar) for plan in plans]
@@ -67,11 +72,16 @@ def measure(
 def plan_runs(
     model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: Any
 ) -> list[Plan]:
-    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
+    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
+
+    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says.
+    """
     if data is not None:
         return [make_plan(model, probes, data, named=named, **options)]
     specs = list(dict.fromkeys(one.default_data for one in probes))
-    return [make_plan(model, probes, spec, **options) for spec in specs]
+    asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
+    silent = options | {"answers": "given"}
+    return [make_plan(model, probes, spec, **(options if spec in asking else silent)) for spec in specs]
 
 
 def stored_run(plan: Plan, store: str | Path) -> Run | None:

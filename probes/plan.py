@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .batching import check_tokens
 from .cost import cells_of
 from .models import Model
 from .observer import VALUE_FIELDS
+from .own_answers import answered
 from .probe import Probe
 from .sample import sample_batch
 
@@ -50,6 +51,7 @@ class Plan:
     bos: str
     batch_tokens: int = BATCH_TOKENS
     keep_positions: int = 8
+    answers: str = "given"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -78,6 +80,7 @@ class Plan:
                 "strata": list(self.data.strata),
                 "groups": list(self.data.groups),
                 "examples": len(self.data.examples),
+                "answers": self.answers,
             },
             "bos": self.bos,
             "seed": self.seed,
@@ -127,8 +130,10 @@ def make_plan(
     named: Collection[str] = (),
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    answers: str = "given",
+    report: Callable[[int], object] = lambda done: None,
 ) -> Plan:
-    """The plan of one run.
+    """The plan of one run; with answers `own` or `right` the model answers first, greedily (`own_answers.py`).
 
     A probe that can't be measured on this data is skipped with the reason; an error if all are, or one of `named`.
     """
@@ -147,8 +152,9 @@ def make_plan(
     refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
     if refused:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
     frame = _frame(model, made, bos, keep_positions)
-    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions)
+    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
 
 
 def why_not(one: Probe, model: Model, data: Dataset) -> str | None:

@@ -46,7 +46,7 @@ def secrets(
         raise DataError(f"secrets: expected frames of {', '.join(FRAMES)}; came {frames!r}")
     templates = needle.FAR_TEMPLATES if frames == "far" else needle.HELD_OUT_TEMPLATES
     for k in range(examples):
-        place, repetition = cell(k, length=lengths, depth=depths)
+        place, _ = cell(k, length=lengths, depth=depths)
         rng = random.Random(int(stream("secrets", seed, k).integers(1 << 62)))
         prompt = needle.make(
             rng, count_tokens=vocab.count, split="train" if frames == "train" else "held_out", length=place["length"],
@@ -67,7 +67,6 @@ def secrets(
             },
             answer=prompt.answer,
             wrong_answer=prompt.wrong_answers[0] if prompt.wrong_answers else None,
-            cluster=f"{repetition}",
             conditions={**place, "template": str(prompt.conditions["template"])},
         )
 
