@@ -80,7 +80,7 @@ def plan_runs(
         return [make_plan(model, probes, data, named=named, **options)]
     specs = list(dict.fromkeys(one.default_data for one in probes))
     asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
-    silent = options | {"answers": "given"}
+    silent: dict[str, Any] = options | {"answers": "given"}
     return [make_plan(model, probes, spec, **(options if spec in asking else silent)) for spec in specs]
 
 
