@@ -2,8 +2,9 @@
 
 A reading is written RUN:PROBE, RUN:PROBE/PART or RUN:PROBE/PART@STRATUM. The interval is that of the prompts: clusters
 of examples are drawn with replacement, in both readings together where they stand on the same prompts, and Spearman's
-correlation over heads is taken of each draw. Draws are noisier than the data, so it leans towards 0 where heads differ
-little. Models must have the same heads; nothing here says that the same head is meant in two training seeds.
+correlation over heads is taken of each draw. Ranks of a draw are noisier than those of the data, which pulls it towards
+0, so the interval is estimate -+ t times the root mean square of (draw - estimate), in Fisher's z: cautious, and never
+without its estimate. Models must have the same heads; nothing says that a head means the same in two training seeds.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from .errors import UserError, near_miss
 from .heads import head_name
-from .intervals import MIN_CLUSTERS, cluster_sums, drawn_clusters, expanded_tail, spearman_of_rows
+from .intervals import LEVEL, MIN_CLUSTERS, cluster_sums, drawn_clusters, spearman_of_rows
 from .store import Store
 from .summary import strata_of
 
 TOP = 0.1
 """Share of the heads that is called the top, five at least."""
+LARGEST = 1 - 1e-9
+"""Fisher's z of 1 is infinite."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +104,29 @@ def agreement(first: Values, second: Values, *, draws: int = 2000, seed: int = 0
     picks = [drawn_clusters(len(sums), draws, seed + (0 if same else at)) for at, (sums, _) in enumerate((one, two))]
     drawn = spearman_of_rows(*(_means(*sums, pick)[:, known] for sums, pick in zip((one, two), picks, strict=True)))
     clusters = (len(one[0]), len(two[0]))
-    tail = expanded_tail(min(clusters)) if min(clusters) >= MIN_CLUSTERS else np.nan
-    low, high = (np.nan, np.nan) if np.isnan(tail) else np.nanquantile(drawn, [tail, 1 - tail])
     count = int(known.sum())
     top = min(count, max(5, round(TOP * count)))
     order = [np.argsort(-np.where(known, mean[0], -np.inf), kind="stable")[:top] for mean in means]
     shared = [head_name(*places[index]) for index in order[0] if index in set(order[1])]
     rho = float(spearman_of_rows(*(mean[:, known] for mean in means))[0])
-    return Agreement(rho, float(low), float(high), count, clusters, top, shared, top * top / max(1, count))
+    low, high = _interval(rho, drawn, min(clusters))
+    return Agreement(rho, low, high, count, clusters, top, shared, top * top / max(1, count))
 
 
 def sums_of(reading: Values, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Sums and counts per cluster, [cluster, head], of these heads."""
     columns = [reading.places.index(place) for place in places]
     return cluster_sums(reading.values[:, columns], reading.clusters)
+
+
+def _interval(rho: float, drawn: np.ndarray, clusters: int) -> tuple[float, float]:
+    """95 % in Fisher's z around the estimate; NaN below 5 clusters."""
+    if clusters < MIN_CLUSTERS:
+        return np.nan, np.nan
+    drawn = drawn[~np.isnan(drawn)]
+    centre, draws = np.arctanh(np.clip(rho, -LARGEST, LARGEST)), np.arctanh(np.clip(drawn, -LARGEST, LARGEST))
+    half = stdtrit(clusters - 1, 0.5 + LEVEL / 2) * np.sqrt(np.mean((draws - centre) ** 2))
+    return float(np.tanh(centre - half)), float(np.tanh(centre + half))
 
 
 def _means(sums: np.ndarray, counts: np.ndarray, picks: np.ndarray) -> np.ndarray:
