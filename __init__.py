@@ -16,6 +16,7 @@ _ROOMS = {
     "batch": "probes.batching",
     "observe": "probes.forward",
     "measure": "probes.measure",
+    "reproduce": "probes.reproduce",
     "probe": "probes.probe",
     "all_probes": "probes.catalog",
     "AttentionStats": "kernels.stats",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .probes.models import Model
     from .probes.organisms import all_models
     from .probes.probe import probe
+    from .probes.reproduce import reproduce
 
 
 def __getattr__(name: str) -> Any:

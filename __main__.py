@@ -29,6 +29,7 @@ VERBS = {
     "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
     "compare": Verb("data", "whether two readings put the heads in the same order"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
+    "reproduce": Verb("probes", "published numbers measured again, beside the paper's"),
     "train": Verb("probes", "train an organism from its recipe"),
     "serve": Verb("dashboards", "the dashboard over a store"),
     "bench": Verb("probes", "the speed and memory tables of this machine"),

@@ -16,13 +16,18 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """MODEL, and how it is loaded and fed."""
     known = "hub id, local folder, or organism:NAME (`headatlas models` lists those)"
     parser.add_argument("model", metavar="MODEL", help=known)
+    add_loading(parser)
+    parser.add_argument(
+        "--bos", choices=("default", "force", "none"), default="default", help="beginning-of-sequence token"
+    )
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """How MODEL is loaded."""
     parser.add_argument("--revision", help="revision of a hub model")
     parser.add_argument("--dtype", default="auto", help="weights in float32, bfloat16, ... (default: as stored)")
     parser.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    parser.add_argument(
-        "--bos", choices=("default", "force", "none"), default="default", help="beginning-of-sequence token"
-    )
 
 
 def load_model(args: argparse.Namespace) -> Model:

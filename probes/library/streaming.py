@@ -119,13 +119,13 @@ def persistence(stats: AttentionStats) -> Tensor:
     """
     rows = stats[f"tail_weights:{TAIL}"]
     testable = (rows.sum(-1) > 0).all(-1) & (position_of(stats).amax(-1) >= TAIL - 1)
-    own, keys = rows.topk(min(KEPT, rows.shape[-1]), dim=-1)
-    own = own.sum(-1)
+    top, keys = rows.topk(min(KEPT, rows.shape[-1]), dim=-1)
+    own, there = top.sum(-1), top > 0  # a row of fewer keys than that keeps those it has
     parts = []
     for gap in GAPS:
         if rows.shape[-2] <= gap:
             parts.append(own.new_full(own.shape[:2], torch.nan))
             continue
-        recovered = rows[..., gap:, :].gather(-1, keys[..., :-gap, :]).sum(-1)
+        recovered = (rows[..., gap:, :].gather(-1, keys[..., :-gap, :]) * there[..., :-gap, :]).sum(-1)
         parts.append((recovered / own[..., gap:]).mean(-1))
     return torch.where(testable[..., None], torch.stack(parts, dim=-1).clamp(max=1), torch.nan)

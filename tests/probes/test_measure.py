@@ -59,7 +59,7 @@ def test_rows_equal_what_observe_and_the_probe_give_by_hand(model, tmp_path):
     """Every probe, every example alone and unpadded, against the rows of the batched run."""
     run = measure(model, "all", "repeats:length=70", examples=5, store=tmp_path, batch_tokens=150)
     rows = rows_of(run)
-    probes = all_probes()
+    probes = {name: one for name, one in all_probes().items() if set(one.groups) <= {"repeat"}}
     assert set(run.header["probes"]) == set(probes)
     plan = make_plan(model, list(probes.values()), "repeats:length=70", examples=5)
     checked = 0
@@ -206,7 +206,9 @@ def test_a_probe_without_its_labels_is_skipped_with_the_reason_and_refused_by_na
     options = {"data": "random:length=40", "examples": 2}
     run = measure(model, "all", store=tmp_path / "all", **options)
     reason = "needs tokens labelled repeat; data set 'random' has no labels (its own data set is 'repeats')"
-    assert run.header["skipped"] == {"induction": reason}
+    assert run.header["skipped"]["induction"] == reason
+    labelled = {name for name, one in all_probes().items() if one.groups}
+    assert set(run.header["skipped"]) == labelled >= {"induction", "retrieval", "active_dormant"}
     assert "induction" not in run.header["probes"]
     family = measure(model, "patterns", store=tmp_path / "family", **options)
     assert sorted(family.header["probes"]) == ["duplicate_token", "previous_token"]
@@ -232,18 +234,21 @@ def test_positions_average_to_the_row_and_end_with_the_example(model, tmp_path):
     run = measure(model, "all", data, store=tmp_path / "runs", keep_positions=3)
     positions = run.positions()
     assert sorted(positions["example"].unique()) == [0, 1, 2]
-    per_query = {name for name, one in all_probes().items() if one.per == "query"} & set(run.header["probes"])
-    assert set(positions["probe"]) == per_query
+    token_by_token = {name for name, one in all_probes().items() if one.per != "example"} & set(run.header["probes"])
+    assert set(positions["probe"]) == token_by_token
+    axes = positions.drop_duplicates("probe").set_index("probe")["axis"]
+    assert (axes["entropy"], axes["later_sink"]) == ("query", "key")
     assert [len(values) for values in positions[positions["example"] == 1]["values"]][:1] == [30]
     rows = rows_of(run).set_index(["example", "probe", "part", "layer", "head"])["value"]
     for line in positions.itertuples():
         assert len(line.values) == (70, 30, 66)[line.example]
         value = rows.get((line.example, line.probe, line.part, line.layer, line.head), math.nan)
         values = np.asarray(line.values, dtype=np.float64)
+        together = {"mean": np.nanmean, "sum": np.nansum, "max": np.nanmax}[all_probes()[line.probe].together]
         if np.isnan(values).all():
             assert math.isnan(value)
         else:
-            assert np.nanmean(values) == pytest.approx(value, rel=2e-6, abs=1e-7)
+            assert together(values) == pytest.approx(value, rel=2e-6, abs=1e-7)
 
 
 def test_rows_of_a_mean_pooled_map_sum_to_one(model, tmp_path):
