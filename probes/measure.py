@@ -78,7 +78,8 @@ def plan_runs(
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
     prompted, readings = apart(probes)
     if data is not None and data != DATA:
-        return [make_plan(model, probes, data, named=named, **options)]
+        chosen = [*prompted, *(one for one in readings if one.name in named or not prompted)]
+        return [make_plan(model, chosen, data, named=named, **options)]
     specs = [] if data == DATA else list(dict.fromkeys(one.default_data for one in prompted))
     plans: list[Plan | WeightsPlan] = [make_plan(model, prompted, spec, **options) for spec in specs]
     if data == DATA or readings:

@@ -76,7 +76,7 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
 def said_of(header: Mapping[str, Any]) -> str:
     """What a run holds, in a few words."""
     measured = len(header["probes"])
-    if header["data"]["name"] == WEIGHTS:
+    if header["data"]["spec"] == WEIGHTS:
         return f"from the weights, {measured} readings"
     return f"{header['data']['examples']} examples, {measured} probes"
 
