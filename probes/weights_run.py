@@ -19,9 +19,9 @@ from ..data.catalog import Dataset
 from ..data.errors import UserError
 from ..data.examples import Example, examples_frame
 from ..data.store import Run, RunWriter
-from .composition import pair_table
 from .folding import head_weights
 from .models import Model
+from .pairs import pair_table
 from .plan import versions
 from .probe import Probe
 from .progress import Progress, Report

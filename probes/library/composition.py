@@ -1,6 +1,6 @@
 """How much a head reads of what one earlier head writes, from the weights: the largest over earlier heads.
 
-Definitions in `probes/composition.py`; `ha.composition(model)` gives every pair. Parts: q and k, what the head looks
+Definitions in `probes/pairs.py`; `ha.composition(model)` gives every pair. Parts: q and k, what the head looks
 for and what it is found by, and v, what it moves. Rotary positions are left out, so q and k hold as if query and key
 stood at one place; the first layer has no earlier heads and is undefined.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..composition import KINDS, affinities, baseline, composition_scores
+from ..pairs import KINDS, affinities, baseline, composition_scores
 from ..reading import reading
 from ..weights import HeadWeights
 
@@ -53,8 +53,8 @@ def composition(weights: HeadWeights) -> Tensor:
     higher="the directions that this head reads are those that one earlier head writes",
     caveat="every direction counts alike, however strongly it is read or written; two random subspaces have "
     "d_head / d_model; positions and attention left out",
-    source="projection kernel |U^T V|_F^2 over the rank, as attention_head_subspace_affinity of TransformerLens; "
-    "principal angles as in Bjorck and Golub, Numerical Methods for Computing Angles Between Linear Subspaces",
+    source="projection kernel over the rank, attention_head_subspace_affinity of TransformerLens; principal angles as in "
+    "Bjorck and Golub, Numerical Methods for Computing Angles Between Linear Subspaces",
 )
 def subspace_affinity(weights: HeadWeights) -> Tensor:
     """The largest overlap of what the head reads with what one earlier head writes, for queries, keys and values.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..composition import triangle
+from ..pairs import triangle
 from ..reading import reading
 from ..weights import HeadWeights
 
@@ -24,7 +24,8 @@ CHUNK = 8192
 @reading(
     needs={"w_e", "w_v", "w_o", "w_u"},
     title="Copying score",
-    formula="sum_k Re lambda_k / sum_k |lambda_k|, lambda the eigenvalues of W_E W_V W_O W_U",
+    formula="sum_k Re lambda_k / sum_k |lambda_k|, lambda the eigenvalues of W_E W_V W_O W_U, W_U less its mean over "
+    "the vocabulary",
     unit="share of eigenvalues",
     bounds=(-1, 1),
     higher="a token that is read has its own logit raised, and so have its like; -1: lowered",

@@ -5,9 +5,10 @@ import pytest
 import torch
 from headatlas.data.errors import UserError
 from headatlas.probes.catalog import all_readings
-from headatlas.probes.composition import affinities, baseline, composition, composition_scores, pair_table
+from headatlas.probes.composition import composition
 from headatlas.probes.folding import head_weights
 from headatlas.probes.loading import load
+from headatlas.probes.pairs import affinities, baseline, composition_scores, pair_table
 from headatlas.probes.weights import HeadWeights
 from headatlas.probes.worked_weights import random_weights
 
@@ -228,3 +229,23 @@ def test_untying_or_shifting_the_unembedding():
     with torch.no_grad():
         model.network.lm_head.weight.add_(torch.randn(32))
     torch.testing.assert_close(read("copying_score", head_weights(model)), before, rtol=1e-3, atol=1e-4)
+
+
+def test_the_induction_heads_of_pico_lm_copy_and_read_the_previous_token_head():
+    """What the README says of the organism that ships with the package."""
+    model = load("organism:pico-lm")
+    weights = head_weights(model)
+    scores = read("copying_score", weights)[..., 0]
+    assert scores[1].min().item() == pytest.approx(0.976, abs=0.001)
+    assert scores[1].max().item() == pytest.approx(0.995, abs=0.001)
+    assert (scores[2:] < 0).float().mean() > 0.9
+    pairs = composition(model)
+    keys = pairs[pairs["kind"] == "k"].assign(above=pairs["score"] - pairs["baseline"])
+    strongest = keys.loc[keys.groupby("target")["above"].idxmax()].set_index("target")
+    for head in range(8):
+        best = strongest.loc[f"L1H{head}"]
+        assert best["source"] == "L0H6"
+        assert 0.20 < best["above"] < 0.24
+        assert 0.47 < best["affinity"] < 0.51
+    assert keys.iloc[0][["source", "target"]].tolist() == ["L2H3", "L3H0"]
+    assert read("matching_score", weights)[1].max() < -0.7
