@@ -30,7 +30,8 @@ class Norm:
 
     def fold_reader(self, weight: Tensor) -> Tensor:
         """A matrix [..., width, out] that reads the norm's output, as one that reads the residual stream."""
-        return centre(self.gain[:, None] * weight, -2) if self.centred else self.gain[:, None] * weight
+        folded = self.gain[:, None].to(weight.device) * weight
+        return centre(folded, -2) if self.centred else folded
 
 
 def norm_of(module: nn.Module, width: int, name: str) -> Norm:
@@ -70,7 +71,8 @@ def writer_gain(network: nn.Module, name: str | None, weight: Tensor) -> Tensor:
     norm = norm_of(module, heads * out if joined else out, name)
     if norm.centred:
         raise UserError(f"{name} centres what a head writes; expected a norm that scales alone")
-    return norm.gain.view(heads, 1, out) if joined else norm.gain
+    gain = norm.gain.to(weight.device)
+    return gain.view(heads, 1, out) if joined else gain
 
 
 def _scaled(row: Tensor, centred: bool) -> Tensor:

@@ -102,12 +102,12 @@ def baseline(weights: HeadWeights, kind: str, *, seed: int = 0) -> float:
     return float(torch.stack(scores).mean())
 
 
-def pair_table(weights: HeadWeights, *, seed: int = 0) -> pd.DataFrame:
-    """Every pair of heads of different layers, the highest above chance first; columns as in `composition`."""
+def pair_table(weights: HeadWeights, *, seed: int = 0, affinity: bool = True) -> pd.DataFrame:
+    """Every pair of heads of different layers, the highest above chance first; columns as in `ha.composition`."""
     tables = []
     for kind in KINDS:
         scores = composition_scores(weights, kind).cpu()
-        near = affinities(weights, kind).cpu()
+        near = affinities(weights, kind).cpu() if affinity else torch.full_like(scores, torch.nan)
         pairs = _earlier(weights)
         place = (pairs[:, 0], pairs[:, 1], pairs[:, 2], pairs[:, 3])
         table = pd.DataFrame(_names(weights, pairs), columns=["target", "source"])

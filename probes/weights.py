@@ -1,7 +1,7 @@
 """The weights of every head as the residual stream meets them: norms folded, biases left out, one matrix per head.
 
 `head_weights(model)` of `folding.py` reads them through TransformerLens (`bridge.py`), folds the norms, and holds the
-weights against what the model computes on two tokens (`weights_check.py`): a model that fails is refused, a part that
+weights against what the model computes on a few tokens (`weights_check.py`): a model that fails is refused, a part that
 fails is named in `unread`.
 
 Folding: W_Q, W_K and W_V are multiplied by the gain of the norm before them, and centred over the residual stream where

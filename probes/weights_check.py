@@ -1,6 +1,6 @@
-"""Weights held against what the model computes, on two prompts of one token each.
+"""Weights held against what the model computes, on eight prompts of one token each.
 
-Biases cancel in the difference of the two prompts; at the first position rotary embeddings turn nothing; with one key
+Biases cancel in the difference of two prompts; at the first position rotary embeddings turn nothing; with one key
 the attention weight is 1 (a sink logit aside, which the captured output has in it). So, with y the output of the norm
 before the attention and dy its difference between the prompts:
 
@@ -9,7 +9,8 @@ before the attention and dy its difference between the prompts:
 
 Queries and keys are compared up to one factor of the layer (OPT scales its queries, YaRN both), or up to one of each
 head and prompt where they have a norm of their own; the last two up to a factor as well. A model that computes its own
-softmax shows no queries and keys: its W_V W_O are compared, and W_Q and W_K are called unread.
+softmax shows no queries and keys: there the logits of each token for itself are compared, which have no biases to
+cancel, and W_V and W_O together.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from torch import Tensor, nn
 from ..data.errors import UserError
 from ..kernels.inputs import AttentionInputs
 from ..kernels.sdpa import attention_output
-from .attention import capture, evaluating
+from .attention import capture
 from .batching import batch, model_inputs
 from .bridge import Places, Stored
+from .materialised import MaterialisedCall, capture_materialised
 from .models import Model
 from .norms import writer_gain
 from .sample import sample_batch
@@ -45,16 +47,18 @@ class Trace:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     calls: dict[str, tuple[AttentionInputs, Tensor]] = field(default_factory=dict)
     """Module -> its call and its output [batch, head, query, d_head]."""
+    logits: dict[str, Tensor] = field(default_factory=dict)
+    """Module with a softmax of its own -> the logit of each prompt's token for itself, [prompt, head]."""
 
     def moved(self, name: str, *, came: bool = False) -> Tensor:
-        """The difference between the two prompts of what a module gave (or took), float32 [d_model]."""
+        """The difference between the first two prompts of what a module gave (or took), float32 [d_model]."""
         tensor = (self.inputs if came else self.outputs)[name].float()
         return tensor[0, 0] - tensor[1, 0]
 
 
 def unread_weights(model: Model, stored: Stored) -> dict[str, str]:
     """Weight -> why it is not what the model uses; raises where the attention itself can't be accounted for."""
-    tokens = _two_tokens(model)
+    tokens = _tokens(model)
     trace = trace_of(model, stored, tokens)
     allowed = TOLERANCE.get(model.network.dtype, 0.05)
     unread: dict[str, str] = {}
@@ -85,8 +89,7 @@ def _of_layer(
         wrong |= _of_call(trace.outputs[place.norm][:, 0].float(), weights, call, gains, allowed)
         values = output[0, :, 0].float() - output[1, :, 0].float()
     else:
-        own = "its softmax is its own, so queries and keys can't be seen"
-        wrong |= {"w_q": own, "w_k": own}
+        wrong |= _of_softmax(trace, place, weights, allowed)
     written = torch.einsum("hk,hkd->d", values, weights["w_o"])
     if not _error(written, trace.moved(place.attention)) <= allowed:
         wrong["w_o"] = "W_O does not give what its attention writes"
@@ -109,6 +112,17 @@ def _of_call(
         if given.shape != got.shape or not _error(given, got) <= allowed:
             wrong[name] = f"{name.upper()} does not give the {_GIVEN[name]} of its attention"
     return wrong
+
+
+def _of_softmax(trace: Trace, place: Places, weights: dict[str, Tensor], allowed: float) -> dict[str, str]:
+    """W_Q W_K^T against the logits of a model with a softmax of its own, up to one factor."""
+    read, heads = trace.outputs[place.norm][:, 0].float(), weights["w_q"].shape[0]
+    query = torch.einsum("pd,hdk->phk", read, weights["w_q"])
+    key = torch.einsum("pd,hdk->phk", read, per_head(weights["w_k"][None], heads)[0])
+    given, got = (query * key).sum(-1), trace.logits.get(place.attention)
+    if got is not None and given.shape == got.shape and _error(given / given.norm(), got / got.norm()) <= allowed:
+        return {}
+    return dict.fromkeys(("w_q", "w_k"), "W_Q and W_K do not give the logits of its own softmax")
 
 
 def _gains(model: Model, place: Places, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +152,7 @@ def _of_vocabulary(trace: Trace, stored: Stored, tokens: Tensor, allowed: float)
 
 
 def trace_of(model: Model, stored: Stored, tokens: Tensor) -> Trace:
-    """One forward over two prompts of one token with everything watched that the check needs."""
+    """One forward over prompts of one token with everything watched that the check needs."""
     trace, names = Trace(), {stored.final_norm, stored.unembedding}
     for place in stored.places:
         names |= {place.norm, place.attention, *filter(None, [place.post_norm])}
@@ -150,6 +164,12 @@ def trace_of(model: Model, stored: Stored, tokens: Tensor) -> Trace:
             trace.calls[attention[id(module)]] = inputs, output
         return output
 
+    def watch_softmax(module: nn.Module, seen: MaterialisedCall | AttentionInputs) -> None:
+        if isinstance(seen, AttentionInputs):
+            watch(module, seen)
+        elif id(module) in attention:
+            trace.logits[attention[id(module)]] = seen.logits[:, :, 0, 0].float()
+
     given = model_inputs(model, batch(model, tokens))
     given.pop("logits_to_keep", None)
     with _hooked(model.network, names, trace):
@@ -157,7 +177,7 @@ def trace_of(model: Model, stored: Stored, tokens: Tensor) -> Trace:
             with capture(model.network, watch):
                 model.network(**given)
         else:
-            with evaluating(model.network):
+            with capture_materialised(model.network, watch_softmax):
                 model.network(**given)
     return trace
 
@@ -182,14 +202,12 @@ def _hooked(network: nn.Module, names: set[str], trace: Trace) -> Iterator[None]
             handle.remove()
 
 
-def _two_tokens(model: Model) -> Tensor:
-    """Two different ordinary tokens, each a prompt of its own, [2, 1]."""
+def _tokens(model: Model) -> Tensor:
+    """Eight different ordinary tokens (or as many as there are), each a prompt of its own, [prompt, 1]."""
     sample = sample_batch(model)
     if sample is None or sample.input_ids is None or sample.extra:
         raise UserError(f"{model.name}: expected a model that takes token ids alone; its weights are not read")
-    known = sample.input_ids[0]
-    other = known[known != known[0]]
-    return torch.stack([known[0], other[0]])[:, None].cpu()
+    return sample.input_ids.flatten().unique()[:8, None].cpu()
 
 
 def _error(predicted: Tensor, got: Tensor) -> float:

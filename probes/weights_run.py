@@ -28,6 +28,8 @@ from .progress import Progress, Report
 from .reading import DATA, WeightReading
 from .weights import HeadWeights
 
+PASSES = {"composition": 6, "subspace_affinity": 3}
+"""Products of every head with every earlier one that a reading takes, edges included; the other readings take none."""
 TEXT = "the weights of the model, no prompt"
 DIGEST = "weights"
 
@@ -50,6 +52,15 @@ class WeightsPlan:
     def frame(self) -> pd.DataFrame:
         """The store's table of examples: one row, no tokens."""
         return examples_frame(self.data.examples, dataset=DATA, tokens=[0], texts=[TEXT], token_ids=[None])
+
+    @property
+    def flops(self) -> float:
+        """Of the products of pairs of heads, which is what takes long in a large model."""
+        card = self.model.card()
+        joined = (card["heads"] or 1) * (card["head_dim"] or 1)
+        pairs = (card["layers"] or 1) * ((card["layers"] or 1) - 1) / 2
+        width = getattr(self.model.config, "hidden_size", None) or joined
+        return sum(PASSES.get(one.name, 0) for one in self.probes) * pairs * 2.0 * joined**2 * width
 
     def header(self) -> dict[str, Any]:
         """The run's header before its first row."""
@@ -132,7 +143,7 @@ def edges_of(weights: HeadWeights) -> pd.DataFrame:
 
     `kept` are the strongest of each head and kind: those that the reading `composition` reports.
     """
-    pairs = pair_table(weights)
+    pairs = pair_table(weights, affinity=False)
     above = pairs["score"] - pairs["baseline"]
     strongest = above.groupby([pairs["kind"], pairs["target"]]).transform("max") == above
     sources = [_node(name) for name in pairs["source"]]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cost import cost_of
+from .cost import cost_of, matmul_rate
 from .reading import DATA as WEIGHTS
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
         return f"{plan.model.name} on {plan.data.spec}: all measured already, in {stored.id}"
     skipped = [f"  skipped {name}: {reason}" for name, reason in plan.skipped.items()]
     if not isinstance(plan, Plan):
-        return "\n".join([f"{plan.model.name}, its weights alone: {len(plan.probes)} readings, no prompts", *skipped])
+        seconds = plan.flops / matmul_rate(plan.model)
+        said = f"{len(plan.probes)} readings, no prompts; {plan.flops / 1e9:,.0f} GFLOP, about {duration(seconds + 1)}"
+        return "\n".join([f"{plan.model.name}, its weights alone: {said}", *skipped])
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "

@@ -53,8 +53,8 @@ def composition(weights: HeadWeights) -> Tensor:
     higher="the directions that this head reads are those that one earlier head writes",
     caveat="every direction counts alike, however strongly it is read or written; two random subspaces have "
     "d_head / d_model; positions and attention left out",
-    source="projection kernel over the rank, attention_head_subspace_affinity of TransformerLens; principal angles as in "
-    "Bjorck and Golub, Numerical Methods for Computing Angles Between Linear Subspaces",
+    source="projection kernel over the rank, attention_head_subspace_affinity of TransformerLens; principal angles as "
+    "in Bjorck and Golub, Numerical Methods for Computing Angles Between Linear Subspaces",
 )
 def subspace_affinity(weights: HeadWeights) -> Tensor:
     """The largest overlap of what the head reads with what one earlier head writes, for queries, keys and values.

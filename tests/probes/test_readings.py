@@ -206,15 +206,19 @@ def test_transformer_lens_gives_the_same_scores_for_weights_without_gains():
 
 
 def test_weights_that_cannot_be_told_give_no_table():
-    model = load((ARCHITECTURES["gptj"].build(), None))
-    with pytest.raises(UserError, match=r"GPTJForCausalLM: w_q can't be told: its softmax is its own"):
+    model = load((ARCHITECTURES["xglm"].build(), None))
+    with pytest.raises(UserError, match=r"XGLMForCausalLM: w_q can't be told: W_Q and W_K do not give the logits"):
         composition(model)
 
 
 def test_a_reading_says_why_it_is_not_for_these_weights():
-    own = head_weights(load((ARCHITECTURES["gptj"].build(), None)))
+    own = head_weights(load((ARCHITECTURES["xglm"].build(), None)))
     assert READINGS["copying_score"].why_not(own) is None
-    assert READINGS["qk_norm"].why_not(own).startswith("reads w_k, which can't be told: its softmax is its own")
+    assert (
+        READINGS["qk_norm"]
+        .why_not(own)
+        .startswith("reads w_k, which can't be told: W_Q and W_K do not give the logits")
+    )
     normed = head_weights(load((ARCHITECTURES["qwen3"].build(), None)))
     assert READINGS["matching_score"].why_not(normed) is None
     assert READINGS["qk_norm"].why_not(normed) == (
