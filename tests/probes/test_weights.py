@@ -6,13 +6,14 @@ import pytest
 import torch
 from headatlas.data.errors import UserError
 from headatlas.probes import bridge
+from headatlas.probes.catalog import all_readings
 from headatlas.probes.folding import head_weights
 from headatlas.probes.loading import load
 from headatlas.probes.norms import norm_of
 from torch import nn
 
 from .architectures import ARCHITECTURES
-from .tiny import tiny, tiny_network
+from .tiny import tiny, tiny_network, uniform
 
 WIDTH, HEADS, KV_HEADS, D_HEAD = 32, 4, 2, 8
 
@@ -204,6 +205,22 @@ def test_half_precision_is_read():
     found = head_weights(load((network, None)))
     assert found.w_q.dtype == torch.float32
     same(found.w_v[1], rows(network.model.layers[1].self_attn.v_proj, KV_HEADS).float())
+
+
+def test_large_biases_in_half_precision_hide_no_right_weight():
+    """Keys of Qwen 2 have biases a hundred times their differences; in bfloat16 those have two digits left."""
+    network = ARCHITECTURES["qwen2"].build()
+    with torch.no_grad():
+        for block in network.model.layers:
+            block.self_attn.k_proj.bias.normal_(std=100)
+    assert dict(head_weights(load((network.to(torch.bfloat16), None))).unread) == {}
+
+
+def test_queries_of_zero_are_read_and_match_nothing():
+    found = head_weights(uniform())
+    assert dict(found.unread) == {} and not found.w_q.any()
+    assert all_readings()["matching_score"].measure(found).isnan().all()
+    assert (all_readings()["qk_norm"].measure(found) == 0).all()
 
 
 class Gained(nn.Module):
