@@ -64,7 +64,7 @@ class Reading:
     def signed(self) -> bool:
         """Whether the values live on both sides of a meaningful zero."""
         low, high = bounds(self.card)
-        return low is not None and low < 0 and (high is None or high > 0)
+        return (low is None or low < 0) and (high is None or high > 0) and "bounds" in self.card
 
     def grid(self, column: str) -> np.ndarray:
         """A column of the table as a [layer, head] matrix, NaN where there is no row."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from ..data.catalog import all_datasets
 from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.run import HEADER_NAME
@@ -30,12 +31,14 @@ from .weights_run import WeightsPlan, apart, measure_weights, plan_weights
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    report: Report | None = ...,
 ) -> Run: ...  # fmt: skip
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    report: Report | None = ...,
 ) -> list[Run]: ...  # fmt: skip
 
 
@@ -50,17 +53,19 @@ def measure(
     bos: str = "default",
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    answers: str = "given",
     report: Report | None = None,
 ) -> Run | list[Run]:
     """Measure `probes` (names, families, globs, `all`) and return the run.
 
     With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
     each probe is measured on its own default data set, and the list of runs comes back; readings of weights have a run
-    of their own, the data set `weights`. The same call again does only what is missing.
+    of their own, the data set `weights`. The same call again does only what is missing. Answers are forced upon the
+    model as they are `given`, or are its `own` (greedy), or its own where they are `right`, other prompts left out.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
-        batch_tokens=batch_tokens, keep_positions=keep_positions,
+        batch_tokens=batch_tokens, keep_positions=keep_positions, answers=answers,
     )  # fmt: skip
     with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
         runs = [carry_out(plan, store, report=report or bar) for plan in plans]
@@ -75,13 +80,21 @@ def plan_runs(
     named: Collection[str] = (),
     **options: Any,
 ) -> list[Plan | WeightsPlan]:
-    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
+    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
+
+    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. Readings of weights
+    have a plan of their own; where they were not named and the model's weights can't be read, they are skipped.
+    """
     prompted, readings = apart(probes)
     if data is not None and data != DATA:
         chosen = [*prompted, *(one for one in readings if one.name in named or not prompted)]
         return [make_plan(model, chosen, data, named=named, **options)]
     specs = [] if data == DATA else list(dict.fromkeys(one.default_data for one in prompted))
-    plans: list[Plan | WeightsPlan] = [make_plan(model, prompted, spec, **options) for spec in specs]
+    asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
+    silent: dict[str, Any] = {**options, "answers": "given"}
+    plans: list[Plan | WeightsPlan] = [
+        make_plan(model, prompted, spec, **(options if spec in asking else silent)) for spec in specs
+    ]
     if data == DATA or readings:
         of_weights = probes if data == DATA else readings
         try:
