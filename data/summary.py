@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -97,9 +96,8 @@ def _probe_tables(
             inside = examples.index.get_indexer(members)
             inside = inside[np.isin(members, group["example"])]
             if len(inside):
-                seed = crc32(f"{probe}|{part}|{tower}|{stratum}".encode())
                 clusters = examples["cluster"].to_numpy()[inside]
-                table = _summary(values[inside], clusters, binary=binary, draws=draws, seed=seed)
+                table = _summary(values[inside], clusters, binary=binary, draws=draws)
                 yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
 
 
@@ -110,7 +108,7 @@ def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     return codes, group[["layer", "head"]].iloc[first].reset_index(drop=True)
 
 
-def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int, seed: int) -> dict[str, Any]:
+def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int) -> dict[str, Any]:
     """The numbers of one table from values [example, head]: the columns from `mean` to `reliability`."""
     sums, counts = cluster_sums(values, clusters)
     n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
@@ -119,10 +117,10 @@ def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: i
     if binary:
         low, high = _share_interval(mean, n)
     elif len(sums) >= MIN_CLUSTERS:
-        low, high = bootstrap_mean(values, clusters, draws=draws, seed=seed)
+        low, high = bootstrap_mean(values, clusters, draws=draws)
     else:
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
-    reliability = split_half_reliability(values, clusters, seed=seed)
+    reliability = split_half_reliability(values, clusters)
     return {
         "mean": mean,
         "ci_low": low,
