@@ -19,6 +19,10 @@ _ROOMS = {
     "reproduce": "probes.reproduce",
     "probe": "probes.probe",
     "all_probes": "probes.catalog",
+    "reading": "probes.reading",
+    "all_readings": "probes.catalog",
+    "composition": "probes.composition",
+    "head_weights": "probes.folding",
     "AttentionStats": "kernels.stats",
     "Example": "data.examples",
     "TokenBatch": "data.tokens",
@@ -44,13 +48,16 @@ if TYPE_CHECKING:
     from .kernels.stats import AttentionStats
     from .probes.batching import batch
     from .probes.bench import bench
-    from .probes.catalog import all_probes
+    from .probes.catalog import all_probes, all_readings
+    from .probes.composition import composition
+    from .probes.folding import head_weights
     from .probes.forward import observe
     from .probes.loading import load
     from .probes.measure import measure
     from .probes.models import Model
     from .probes.organisms import all_models
     from .probes.probe import probe
+    from .probes.reading import reading
     from .probes.reproduce import reproduce
 
 

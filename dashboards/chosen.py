@@ -12,7 +12,7 @@ from ..data.store import Run
 from .controls import badge, percentile_bar
 from .reading import Reading, by_standing, row_in
 from .state import link, readings_of
-from .wording import UNDEFINED, interval, number
+from .wording import FROM_WEIGHTS, UNDEFINED, interval, number
 
 STANDS_OUT = 40
 """How far from the middle percentile a head must be to be named as standing out."""
@@ -69,7 +69,7 @@ def measures(reading: Reading, row: Any) -> html.Div:
     """Value, interval, n and rank of the head in the shown reading."""
     unit = f" ({reading.unit})" if reading.unit else ""
     pairs = [
-        ("95 % interval", interval(row["low"], row["high"])),
+        ("Read", FROM_WEIGHTS) if reading.of_weights else ("95 % interval", interval(row["low"], row["high"])),
         ("n", f"{int(row['n'])}"),
         ("Rank", f"{int(row['rank'])} of {reading.ranked}"),
         ("Percentile", f"{row['percentile']:.0f}"),

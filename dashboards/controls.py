@@ -8,8 +8,10 @@ import dash_mantine_components as dmc
 from dash import dcc, html
 
 from ..data.store import Run
+from ..data.summary import NO_TOKENS
 from .reading import Reading, bounds
 from .state import link
+from .wording import FROM_WEIGHTS
 
 STATUS_KINDS = {"done": "good", "running": "busy", "interrupted": "warn", "failed": "bad"}
 GRAPH_CONFIG: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
@@ -55,7 +57,8 @@ def page(title: Any, *children: Any, aside: Any = None, below: Any = None) -> ht
 def run_badges(run: Run) -> list[html.Span]:
     """What every number on the page rests on: how many prompts, which precision, whether the run is complete."""
     header = run.header
-    facts = [badge(f"{(header.get('data') or {}).get('examples', '?')} prompts")]
+    data = header.get("data") or {}
+    facts = [badge(FROM_WEIGHTS if data.get("spec") == NO_TOKENS else f"{data.get('examples', '?')} prompts")]
     if header.get("dtype"):
         facts.append(badge(str(header["dtype"]).removeprefix("torch.")))
     if run.status != "done":

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from .reading import Frame, Reading, by_standing, row_in
 from .theme import COLOURS, QUALITATIVE, Scheme, template
-from .wording import UNDEFINED, interval, number, stratum_text
+from .wording import FROM_WEIGHTS, UNDEFINED, certainty, interval, number, stratum_text
 
 STRIP_LIMIT = 2000
 """More examples than this are drawn as a histogram alone: a strip would hide its own density."""
@@ -77,8 +77,10 @@ def distribution_figure(reading: Reading, name: str, values: np.ndarray, *, sche
         vertical_spacing=0.17,
         row_heights=[0.56, 0.44],
         subplot_titles=[
-            f"{name} in each of {int(np.isfinite(values).sum())} examples",
-            f"The means of all {reading.ranked} heads",
+            f"{name}, {FROM_WEIGHTS}"
+            if reading.of_weights
+            else f"{name} in each of {int(np.isfinite(values).sum())} examples",
+            f"The {'values' if reading.of_weights else 'means'} of all {reading.ranked} heads",
         ],
     )
     bars = histogram(values, edges, colour=colours["accent"], name="examples")
@@ -148,7 +150,7 @@ def ranks_figure(readings: list[Reading], name: str, *, scheme: Scheme = "light"
     rows = [(r, row) for r, row in rows if row is not None]
     labels = [r.title for r, _ in rows]
     words = [
-        f"{r.title} <b>{number(row['value'])}</b><br>95 % interval {interval(row['low'], row['high'])}"
+        f"{r.title} <b>{number(row['value'])}</b><br>{certainty(r, row['low'], row['high'])}"
         f"<br>rank {int(row['rank'])} of {r.ranked} · n {int(row['n'])}"
         if np.isfinite(row["value"])
         else f"{r.title}: {UNDEFINED}"

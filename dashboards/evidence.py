@@ -13,7 +13,7 @@ from ..data.summary import strata_of as examples_of
 from .reading import Frame, Reading, row_in
 from .readings import strata_of
 from .state import heads_table, reading_of
-from .wording import interval, number, stratum_text
+from .wording import FROM_WEIGHTS, interval, number, stratum_text
 
 BAND = 4
 """Examples shown from each of the three bands."""
@@ -94,6 +94,9 @@ def sentence(reading: Reading, name: str, values: Frame) -> str:
     row, known = row_in(reading, name), values["value"].dropna()
     if row is None or known.empty:
         return f"{reading.title} is not defined for {name} in this stratum."
+    if reading.of_weights:
+        place = f"rank {int(row['rank'])} of {reading.ranked} heads"
+        return f"{name}, {FROM_WEIGHTS}: {number(row['value'])}; {place}. One value, so there is no interval."
     return (
         f"{name} at {stratum_text(reading.stratum)}: mean {number(row['value'])} "
         f"(95 % interval {interval(row['low'], row['high'])}, n {int(row['n'])}), from {number(known.min())} to "

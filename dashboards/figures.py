@@ -15,7 +15,7 @@ from .distribution import ranks_figure
 from .heatmap import atlas_figure
 from .readings import every_reading, per_head, read
 from .theme import Scheme
-from .wording import stratum_text
+from .wording import FROM_WEIGHTS, stratum_text
 
 
 def atlas(
@@ -35,7 +35,9 @@ def atlas(
     A part, stratum or tower left out is the first the run has; the title says which. Layer 0 is at the bottom.
     """
     reading = read(run, probe, part=part, stratum=stratum, tower=tower)
-    said = f"<b>{reading.title}</b> · {stratum_text(reading.stratum)} · {run.id}"
+    said = (
+        f"<b>{reading.title}</b> · {FROM_WEIGHTS if reading.of_weights else stratum_text(reading.stratum)} · {run.id}"
+    )
     return atlas_figure(reading, scheme=scheme, limits=limits, flip=flip, top=top or 0, title=said)
 
 

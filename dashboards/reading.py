@@ -56,6 +56,11 @@ class Reading:
         return int(self.table["value"].notna().sum())
 
     @property
+    def of_weights(self) -> bool:
+        """Whether the values are read of the weights alone: one of each head, without an interval."""
+        return self.card.get("per") == "weights"
+
+    @property
     def signed(self) -> bool:
         """Whether the values live on both sides of a meaningful zero."""
         low, high = bounds(self.card)

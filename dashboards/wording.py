@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..data.summary import NO_TOKENS
 from .reading import Reading
 
 UNDEFINED = "not defined here"
+FROM_WEIGHTS = "from the weights"
 NO_INTERVAL = "no interval (fewer than 5 clusters)"
 
 
@@ -35,6 +37,16 @@ def interval(low: float, high: float) -> str:
     return f"{number(low)} – {number(high)}" if math.isfinite(low) and math.isfinite(high) else NO_INTERVAL
 
 
+def certainty(reading: Reading, low: float, high: float) -> str:
+    """What stands beside a value: its 95 % interval, or that it is of the weights and has none."""
+    return f"{FROM_WEIGHTS}, no interval" if reading.of_weights else f"95 % interval {interval(low, high)}"
+
+
+def place_words(stratum: str) -> str:
+    """Where a value holds, in a sentence: `at length 512`, or from the weights."""
+    return FROM_WEIGHTS if stratum == NO_TOKENS else f"at {stratum_text(stratum)}"
+
+
 def stratum_text(stratum: str) -> str:
     """`length=512;depth=0.5` for people: `length 512, depth 0.5`."""
     return stratum.replace(";", ", ").replace("=", " ") or "all examples"
@@ -47,7 +59,7 @@ def hover(reading: Reading, row: Any) -> str:
     unit = f" {reading.unit}" if reading.unit else ""
     return (
         f"<b>{row.name}</b><br>{reading.title} <b>{number(row.value)}</b>{unit}"
-        f"<br>95 % interval {interval(row.low, row.high)}"
+        f"<br>{certainty(reading, row.low, row.high)}"
         f"<br>n {int(row.n)} · rank {int(row.rank)} of {reading.ranked}"
     )
 
@@ -57,7 +69,7 @@ def spoken(reading: Reading, row: Any) -> str:
     if not math.isfinite(row.value):
         return f"{row.name}: {reading.title} is {UNDEFINED}."
     return (
-        f"{row.name}: {reading.title} {number(row.value)}, 95 % interval {interval(row.low, row.high)}, "
+        f"{row.name}: {reading.title} {number(row.value)}, {certainty(reading, row.low, row.high)}, "
         f"n {int(row.n)}, rank {int(row.rank)} of {reading.ranked}."
     )
 
@@ -71,6 +83,6 @@ def summary(reading: Reading) -> str:
     undefined = reading.layers * reading.heads - reading.ranked
     gaps = f" {undefined} cells are undefined or not measured." if undefined else ""
     return (
-        f"{reading.title} over {reading.layers} layers and {reading.heads} heads at {stratum_text(reading.stratum)}: "
+        f"{reading.title} over {reading.layers} layers and {reading.heads} heads {place_words(reading.stratum)}: "
         f"median {number(float(reading.table['value'].median()))}, highest {names}.{gaps}"
     )

@@ -17,6 +17,9 @@ from . import columns
 from .intervals import MIN_CLUSTERS, bootstrap_mean, cluster_sums, split_half_reliability, wilson
 from .schema import stratum_name
 
+NO_TOKENS = "weights"
+"""The one stratum of examples without tokens: what is read of weights alone has no length."""
+
 PLACE = ["part", "tower", "layer", "head"]
 """What names a column of values, beside the probe."""
 
@@ -39,6 +42,9 @@ def summarise(
 
 def strata_of(examples: pd.DataFrame, declared: list[str] | tuple[str, ...]) -> Iterator[tuple[str, pd.Index]]:
     """Every stratum with its examples: each length, then each full cell of the declared strata when there are more."""
+    if np.all(examples["tokens"].to_numpy() == 0):
+        yield NO_TOKENS, examples.index
+        return
     length = _lengths(examples)
     others = [name for name in declared if name != "length" and f"c_{name}" in examples]
     for value in sorted(set(length), key=_order):

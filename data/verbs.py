@@ -172,6 +172,8 @@ def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFr
 
 
 def _print_summary(run: Run) -> None:
+    from .summary import NO_TOKENS
+
     header, missing = run.header, len(run.missing())
     model, data = header["model"], header["data"]
     heads = f"{model.get('layers', '?')} layers of {model.get('heads', '?')} heads"
@@ -179,5 +181,6 @@ def _print_summary(run: Run) -> None:
     gaps = f"; {missing} chunks missing" if missing else ""
     print(f"{run.id}: {run.status}{error}")
     print(f"  model    {model['name']}, {heads}, {header['dtype']}")
-    print(f"  data     {data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}")
+    prompts = f"{data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}"
+    print(f"  data     {'the weights alone, no prompts' if data['spec'] == NO_TOKENS else prompts}")
     print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}\n")

@@ -1,4 +1,4 @@
-"""All probes there are: the files of `library/`, installed entry points, and a user's own file."""
+"""All probes and readings of weights: the files of `library/`, installed entry points, and a user's own file."""
 
 from __future__ import annotations
 
@@ -14,26 +14,38 @@ from pathlib import Path
 
 from ..data.errors import UserError, failure_of, near_miss
 from .probe import Probe
+from .reading import WeightReading
 
 ENTRY_POINTS = "headatlas.probes"
+Item = Probe | WeightReading
+
+
+def all_probes() -> dict[str, Probe]:
+    """Every probe by name, sorted by family and then as they stand in their files."""
+    return {name: item for name, item in everything().items() if isinstance(item, Probe)}
+
+
+def all_readings() -> dict[str, WeightReading]:
+    """Every reading of weights by name, in the same order."""
+    return {name: item for name, item in everything().items() if isinstance(item, WeightReading)}
 
 
 @cache
-def all_probes() -> dict[str, Probe]:
-    """Every probe by name, sorted by family and then as they stand in their files."""
-    found: dict[str, Probe] = {}
+def everything() -> dict[str, Item]:
+    """Probes and readings of weights by name."""
+    found: dict[str, Item] = {}
     for path in sorted((Path(__file__).parent / "library").glob("*.py")):
         module = importlib.import_module(f".library.{path.stem}", __package__)
-        found |= {item.name: item for item in vars(module).values() if isinstance(item, Probe)}
+        found |= {item.name: item for item in vars(module).values() if isinstance(item, Item)}
     for point in entry_points(group=ENTRY_POINTS):
         item = point.load()
         found[item.name] = item
     return found
 
 
-def select(patterns: str | Iterable[str]) -> list[Probe]:
-    """Probes by name, family, glob, `all`, or `./file.py:name`; a comma-separated text or a list. Order as given."""
-    chosen: dict[str, Probe] = {}
+def select(patterns: str | Iterable[str]) -> list[Item]:
+    """Probes and readings by name, family, glob, `all`, or `./file.py:name`; comma-separated or a list."""
+    chosen: dict[str, Item] = {}
     for word in _words(patterns):
         chosen |= {item.name: item for item in _matching(word)}
     if not chosen:
@@ -43,15 +55,15 @@ def select(patterns: str | Iterable[str]) -> list[Probe]:
 
 def spelled_out(patterns: str | Iterable[str]) -> frozenset[str]:
     """The probes asked for by their own name, in the library or in a file; families, globs and `all` name none."""
-    return frozenset(word.rpartition(":")[2] for word in _words(patterns) if ".py:" in word or word in all_probes())
+    return frozenset(word.rpartition(":")[2] for word in _words(patterns) if ".py:" in word or word in everything())
 
 
 def _words(patterns: str | Iterable[str]) -> list[str]:
     return [word.strip() for word in (patterns.split(",") if isinstance(patterns, str) else patterns)]
 
 
-def _matching(word: str) -> Sequence[Probe]:
-    known = all_probes()
+def _matching(word: str) -> Sequence[Item]:
+    known = everything()
     if ".py:" in word:
         return [_from_file(word)]
     if word == "all":
@@ -65,7 +77,7 @@ def _matching(word: str) -> Sequence[Probe]:
     return found
 
 
-def _from_file(word: str) -> Probe:
+def _from_file(word: str) -> Item:
     path, _, name = word.rpartition(":")
     file = Path(path)
     if not file.is_file():
@@ -78,9 +90,9 @@ def _from_file(word: str) -> Probe:
     except Exception as error:
         raise UserError(f"probe {word!r}: {failure_of(error, file)}") from error
     item = getattr(module, name, None)
-    if not isinstance(item, Probe):
-        probes = [key for key, value in vars(module).items() if isinstance(value, Probe)]
+    if not isinstance(item, Item):
+        probes = [key for key, value in vars(module).items() if isinstance(value, Item)]
         raise UserError(f"probe {word!r}: {file.name} has no probe called {name}; it has {', '.join(probes) or 'none'}")
-    if name in all_probes():
+    if name in everything():
         raise UserError(f"probe {word!r}: headatlas has a probe called {name}; give yours another name")
     return replace(item, file=file, code=hashlib.sha256(file.read_bytes()).hexdigest()[:16])

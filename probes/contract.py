@@ -125,8 +125,13 @@ def check_card(one: Probe) -> None:
     assert one.name.isidentifier() and one.name == one.name.lower()
     assert len(set(one.parts)) == len(one.parts) and all(one.parts)
     assert not one.binary or one.bounds == (0, 1)
-    names = vars(sys.modules[one.function.__module__])
-    example = doctest.DocTestParser().get_doctest(one.explanation, dict(names), one.name, None, None)
+    run_example(one.name, one.explanation, one.function)
+
+
+def run_example(name: str, explanation: str, function: Callable[..., object]) -> None:
+    """The worked example of a docstring is there, and gives what it says."""
+    names = vars(sys.modules[function.__module__])
+    example = doctest.DocTestParser().get_doctest(explanation, dict(names), name, None, None)
     assert example.examples, "the docstring has no worked example (>>>)"
     result = doctest.DocTestRunner(verbose=False).run(example)
     assert result.failed == 0, f"{result.failed} lines of the worked example fail"

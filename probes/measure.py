@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from ..data.catalog import all_datasets
+from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.run import HEADER_NAME
 from ..data.schema import run_id
@@ -22,7 +23,9 @@ from .models import Model
 from .plan import BATCH_TOKENS, Plan, make_plan
 from .probe import Probe
 from .progress import Bar, Progress, Report
+from .reading import DATA, WeightReading
 from .rows import ChunkTables
+from .weights_run import WeightsPlan, apart, measure_weights, plan_weights
 
 
 @overload
@@ -56,9 +59,9 @@ def measure(
     """Measure `probes` (names, families, globs, `all`) and return the run.
 
     With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
-    each probe is measured on its own default data set, and the list of runs comes back. The same call again does only
-    what is missing. Answers are forced upon the model as they are `given`, or are its `own` (greedy), or its own where
-    they are `right`, other prompts left out.
+    each probe is measured on its own default data set, and the list of runs comes back; readings of weights have a run
+    of their own, the data set `weights`. The same call again does only what is missing. Answers are forced upon the
+    model as they are `given`, or are its `own` (greedy), or its own where they are `right`, other prompts left out.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
@@ -70,21 +73,40 @@ def measure(
 
 
 def plan_runs(
-    model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: Any
-) -> list[Plan]:
+    model: Model,
+    probes: Sequence[Probe | WeightReading],
+    data: str | None,
+    *,
+    named: Collection[str] = (),
+    **options: Any,
+) -> list[Plan | WeightsPlan]:
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
 
-    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says.
+    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. Readings of weights
+    have a plan of their own; where they were not named and the model's weights can't be read, they are skipped.
     """
-    if data is not None:
-        return [make_plan(model, probes, data, named=named, **options)]
-    specs = list(dict.fromkeys(one.default_data for one in probes))
+    prompted, readings = apart(probes)
+    if data is not None and data != DATA:
+        chosen = [*prompted, *(one for one in readings if one.name in named or not prompted)]
+        return [make_plan(model, chosen, data, named=named, **options)]
+    specs = [] if data == DATA else list(dict.fromkeys(one.default_data for one in prompted))
     asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
-    silent: dict[str, Any] = options | {"answers": "given"}
-    return [make_plan(model, probes, spec, **(options if spec in asking else silent)) for spec in specs]
+    silent: dict[str, Any] = {**options, "answers": "given"}
+    plans: list[Plan | WeightsPlan] = [
+        make_plan(model, prompted, spec, **(options if spec in asking else silent)) for spec in specs
+    ]
+    if data == DATA or readings:
+        of_weights = probes if data == DATA else readings
+        try:
+            plans.append(plan_weights(model, of_weights, named=named))
+        except UserError as error:
+            if not plans or {one.name for one in readings} & set(named):
+                raise
+            plans[0].skipped.update({one.name: str(error) for one in readings})
+    return plans
 
 
-def stored_run(plan: Plan, store: str | Path) -> Run | None:
+def stored_run(plan: Plan | WeightsPlan, store: str | Path) -> Run | None:
     """The run of this plan if the store holds all of it."""
     path = Path(store) / run_id(plan.header())
     if not (path / HEADER_NAME).exists():
@@ -94,8 +116,11 @@ def stored_run(plan: Plan, store: str | Path) -> Run | None:
     return run if whole else None
 
 
-def carry_out(plan: Plan, store: str | Path, *, report: Report | None = None) -> Run:
+def carry_out(plan: Plan | WeightsPlan, store: str | Path, *, report: Report | None = None) -> Run:
     """Measure what the store does not hold yet of one plan."""
+    if isinstance(plan, WeightsPlan):
+        with open_store(store, create=True).writer(plan.header()) as writer:
+            return measure_weights(plan, writer, report)
     with open_store(store, create=True).writer(plan.header()) as writer, using(plan.statistics_by):
         size = int(writer.header["chunk_size"])
         examples = plan.data.examples

@@ -28,6 +28,7 @@ from .models import Model
 from .observer import VALUE_FIELDS
 from .own_answers import answered
 from .probe import Probe
+from .reading import WeightReading
 from .sample import sample_batch
 
 BATCH_TOKENS = 8192
@@ -121,7 +122,7 @@ class Plan:
 
 def make_plan(
     model: Model,
-    probes: Sequence[Probe],
+    probes: Sequence[Probe | WeightReading],
     data: str,
     *,
     examples: int = 32,
@@ -148,7 +149,7 @@ def make_plan(
         )
     made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
     skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
-    kept = tuple(one for one in probes if one.name not in skipped)
+    kept = tuple(one for one in probes if isinstance(one, Probe) and one.name not in skipped)
     refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
     if refused:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
@@ -157,8 +158,10 @@ def make_plan(
     return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
 
 
-def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
+def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | None:
     """Why a probe can't be measured for this model and data, or None."""
+    if isinstance(one, WeightReading):
+        return "reads the weights alone, no prompts; its run is that of the data set 'weights'"
     absent = [group for group in one.groups if group not in ALWAYS and group not in data.groups]
     if absent:
         return (

@@ -16,11 +16,12 @@ examples:
   headatlas measure organism:pico-lm
   headatlas measure gpt2 --probes sink_rate,entropy --data text:length=64+256 --examples 100
   headatlas measure ./my-checkpoint --probes all --data prompts.jsonl --store runs
+  headatlas measure organism:pico-lm --probes copying_score,composition     of the weights alone
   headatlas measure organism:pico-lm --probes ./mine.py:my_probe --dry-run
 
 Without --data there is one run for each data set that one of the probes calls its own, and in it every probe that can
-be measured there. The same command again does only what is missing, also after it was killed; more probes add to the
-same run.
+be measured there; readings of weights make a run of their own (data set `weights`, no prompts). The same command again
+does only what is missing, also after it was killed; more probes add to the same run.
 exit codes: 0 done, 1 failed after starting (what was written stays), 2 refused before anything ran.
 """
 
@@ -73,15 +74,15 @@ def probes_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def probes_run(args: argparse.Namespace) -> int:
-    """Print the table of probes, or some cards."""
-    from .catalog import all_probes, select
-    from .wording import card_text, markdown_table
+    """Print the table of probes and readings of weights, or some cards."""
+    from .catalog import select
+    from .wording import card_text, markdown_tables
 
-    chosen = select(args.names) if args.names else list(all_probes().values())
+    chosen = select(args.names or "all")
     if args.json:
         print(json.dumps([one.card() for one in chosen], ensure_ascii=False, indent=1))
     elif args.markdown:
-        print(markdown_table(chosen))
+        print(markdown_tables(chosen))
     elif args.names:
         print("\n\n".join(card_text(one) for one in chosen))
     else:
@@ -161,7 +162,7 @@ def measure_run(args: argparse.Namespace) -> int:
     from .catalog import select, spelled_out
     from .measure import carry_out, plan_runs
     from .progress import Bar
-    from .wording import plan_text
+    from .wording import plan_text, said_of
 
     probes = select(args.probes)
     _check_store(Path(args.store))
@@ -181,8 +182,7 @@ def measure_run(args: argparse.Namespace) -> int:
         print(json.dumps([{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]))
     else:
         for run in runs:
-            examples, measured = run.header["data"]["examples"], len(run.header["probes"])
-            print(f"{run.id}  {run.status}  {examples} examples, {measured} probes")
+            print(f"{run.id}  {run.status}  {said_of(run.header)}")
         print(f"Next: headatlas show {runs[-1].id} --store {args.store}   or   headatlas serve --store {args.store}")
     return 0
 
@@ -209,10 +209,14 @@ def look_run(args: argparse.Namespace) -> int:
     """Measure one prompt in memory and print the top heads."""
     from .catalog import select
     from .look import highest, look
+    from .weights_run import apart
 
     if not args.prompt.strip():
         raise UserError("the prompt is empty; expected some text")
-    probes = select(args.probes)
+    probes, readings = apart(select(args.probes))
+    left_out = f"left out {', '.join(one.name for one in readings)}: of the weights alone, whatever the prompt"
+    if readings and not probes:
+        raise UserError(f"{left_out}; `headatlas measure MODEL --probes {args.probes}` reads them")
     values = look(load_model(args), args.prompt, probes, bos=args.bos)
     if args.json:
         print(values.to_json(orient="records"))
@@ -222,6 +226,8 @@ def look_run(args: argparse.Namespace) -> int:
     for one in silent:
         why = f"needs tokens labelled {', '.join(one.groups)}" if one.groups else "undefined on this prompt"
         print(f"left out {one.name}: {why}; `headatlas measure --probes {one.name}` reads it on {one.default_data}")
+    if readings:
+        print(left_out)
     return 0
 
 

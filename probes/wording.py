@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .cost import cost_of
+from .cost import cost_of, matmul_rate
+from .reading import DATA as WEIGHTS
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .probe import Probe
+    from .reading import WeightReading
+    from .weights_run import WeightsPlan
 
 
-def card_text(one: Probe) -> str:
+def card_text(one: Probe | WeightReading) -> str:
     """A probe in full: its formula, unit and bounds, what a high value means, what it does not show, its source."""
     low, high = one.bounds
     lines = {
@@ -24,7 +27,7 @@ def card_text(one: Probe) -> str:
         "does not show": one.caveat,
         "needs": ", ".join(sorted(one.needs)),
         "labels": ", ".join(one.groups) or "none",
-        "data": one.default_data,
+        "data": "none: the weights alone, no prompts" if one.per == WEIGHTS else one.default_data,
         "source": one.source,
     }
     body = [
@@ -40,19 +43,33 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{low} to {'no limit' if high is None else high}"
 
 
-def markdown_table(chosen: Iterable[Probe]) -> str:
-    """The README's table of probes."""
+def markdown_tables(chosen: Iterable[Probe | WeightReading]) -> str:
+    """The README's tables: probes, then readings of weights."""
+    kinds: dict[bool, list[Probe | WeightReading]] = {False: [], True: []}
+    for one in chosen:
+        kinds[one.per == WEIGHTS].append(one)
+    return "\n\n".join(markdown_table(kind) for kind in kinds.values() if kind)
+
+
+def markdown_table(chosen: Iterable[Probe | WeightReading]) -> str:
+    """One table of the README."""
     rows = [f"| `{one.name}` | {one.family} | {one.summary} | {one.unit} | {one.source} |" for one in chosen]
     return "\n".join(["| probe | family | what it measures | unit | source |", "|---|---|---|---|---|", *rows])
 
 
-def plan_text(plan: Plan, store: str | Path) -> str:
+def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
     """What a plan will do and what it takes, and a line for each probe that is skipped."""
     from .measure import stored_run
+    from .plan import Plan
 
     stored = stored_run(plan, store)
     if stored is not None:
         return f"{plan.model.name} on {plan.data.spec}: all measured already, in {stored.id}"
+    skipped = [f"  skipped {name}: {reason}" for name, reason in plan.skipped.items()]
+    if not isinstance(plan, Plan):
+        seconds = plan.flops / matmul_rate(plan.model)
+        said = f"{len(plan.probes)} readings, no prompts; {plan.flops / 1e9:,.0f} GFLOP, about {duration(seconds + 1)}"
+        return "\n".join([f"{plan.model.name}, its weights alone: {said}", *skipped])
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
     text = (
         f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "
@@ -61,7 +78,15 @@ def plan_text(plan: Plan, store: str | Path) -> str:
         f"{cost.bytes / 1e6:,.0f} MB "
         f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"
     )
-    return "\n".join([text, *(f"  skipped {name}: {reason}" for name, reason in plan.skipped.items())])
+    return "\n".join([text, *skipped])
+
+
+def said_of(header: Mapping[str, Any]) -> str:
+    """What a run holds, in a few words."""
+    measured = len(header["probes"])
+    if header["data"]["spec"] == WEIGHTS:
+        return f"from the weights, {measured} readings"
+    return f"{header['data']['examples']} examples, {measured} probes"
 
 
 def duration(seconds: float) -> str:

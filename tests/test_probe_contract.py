@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from headatlas.probes.catalog import all_probes, select
+from headatlas.probes.catalog import all_probes, all_readings, select
 from headatlas.probes.contract import CHECKS, check_probe
 from headatlas.probes.probe import probe
 
@@ -66,7 +66,7 @@ def test_select_by_name_family_glob_file_and_all(tmp_path):
     assert [one.name for one in select("sink_rate,entropy")] == ["sink_rate", "entropy"]
     assert {one.name for one in select("sinks")} >= {"first_token_mass", "sink_rate", "later_sink"}
     assert {one.name for one in select("*entropy")} == {"entropy", "normalized_entropy"}
-    assert len(select("all")) == len(PROBES)
+    assert len(select("all")) == len(PROBES) + len(all_readings())
     file = tmp_path / "mine.py"
     file.write_text(
         "from headatlas.probes.probe import probe\n"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from headatlas.__main__ import VERBS
-from headatlas.probes.catalog import all_probes
+from headatlas.probes.catalog import all_probes, all_readings
 from headatlas.probes.wording import markdown_table
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -14,6 +14,11 @@ def test_the_table_of_probes_is_the_one_the_code_prints():
     """Regenerate with `headatlas probes --markdown`."""
     table = README.split("<!-- probes -->\n")[1].split("\n<!-- /probes -->")[0]
     assert table == markdown_table(list(all_probes().values()))
+
+
+def test_the_table_of_readings_is_the_one_the_code_prints():
+    table = README.split("<!-- readings -->\n")[1].split("\n<!-- /readings -->")[0]
+    assert table == markdown_table(list(all_readings().values()))
 
 
 def test_every_verb_is_shown_and_every_shown_verb_exists():

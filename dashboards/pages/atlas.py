@@ -40,7 +40,7 @@ from ..readings import parts_of, shape_of
 from ..state import current_run, current_store, heads_table, plain, readings_of
 from ..theme import scheme_of
 from ..twin import rows_of, table_twin
-from ..wording import stratum_text, summary
+from ..wording import place_words, summary
 
 GRAPH, TABLE, CARD, CHOSEN, HEAD = "atlas-graph", "atlas-table", "atlas-card", "atlas-chosen", "atlas-head"
 PYTHON, DOWNLOAD = "atlas-python", "atlas-download"
@@ -127,7 +127,7 @@ def draw(place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, sc
 def all_words(count: int, stratum: str) -> str:
     """The sentence under all readings together."""
     return (
-        f"{count} readings at {stratum_text(stratum)}, each on its own colour range; "
+        f"{count} readings {place_words(stratum)}, each on its own colour range; "
         "click a cell to select its head and its reading."
     )
 

@@ -31,7 +31,7 @@ from ..state import (
     readings_of,
 )
 from ..theme import scheme_of
-from ..wording import UNDEFINED, interval, number
+from ..wording import FROM_WEIGHTS, UNDEFINED, interval, number
 
 RUN, PROBE, STRATUM, TOWER, HEAD = "head-run", "head-probe", "head-stratum", "head-tower", "head-head"
 GRAPH, LENGTHS, EXAMPLES = "head-graph", "head-lengths", "head-examples"
@@ -52,7 +52,7 @@ def reading_row(reading: Reading, name: str) -> dmc.AccordionItem:
         parts = [
             html.Span(reading.title, className="ha-strong"),
             html.Span(number(row["value"]), className="ha-number"),
-            html.Span(interval(row["low"], row["high"]), className="ha-number ha-muted"),
+            html.Span(spread_of(reading, row), className="ha-number ha-muted"),
             html.Span(f"{int(row['n'])}", className="ha-number ha-muted"),
             html.Span(f"{int(row['rank'])} of {reading.ranked}", className="ha-number"),
             percentile_bar(row["percentile"]),
@@ -60,6 +60,11 @@ def reading_row(reading: Reading, name: str) -> dmc.AccordionItem:
     body = [html.P(reading.card.get("summary") or ""), facts(reading.card)]
     control = dmc.AccordionControl(html.Div(parts, className="ha-reading-row"))
     return dmc.AccordionItem([control, dmc.AccordionPanel(body)], value=key_of(reading))
+
+
+def spread_of(reading: Reading, row: Any) -> str:
+    """The interval of a value, or that it is of the weights and has none."""
+    return FROM_WEIGHTS if reading.of_weights else interval(row["low"], row["high"])
 
 
 def neighbours(run: Run, name: str, stay: dict[str, Any], layers: int, heads: int) -> html.Div:
