@@ -15,6 +15,7 @@ from ..data.run import HEADER_NAME
 from ..data.schema import run_id
 from ..data.store import Run, RunWriter, open_store
 from ..kernels.dispatch import using
+from .baselines import baseline_plans, random_weights
 from .catalog import select, spelled_out
 from .forward import observe
 from .models import Model
@@ -27,12 +28,14 @@ from .rows import ChunkTables
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., baselines: bool = ...,
+    report: Report | None = ...,
 ) -> Run: ...  # fmt: skip
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., baselines: bool = ...,
+    report: Report | None = ...,
 ) -> list[Run]: ...  # fmt: skip
 
 
@@ -47,31 +50,49 @@ def measure(
     bos: str = "default",
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    baselines: bool = False,
     report: Report | None = None,
 ) -> Run | list[Run]:
     """Measure `probes` (names, families, globs, `all`) and return the run.
 
     With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
     each probe is measured on its own default data set, and the list of runs comes back. The same call again does only
-    what is missing.
+    what is missing. With `baselines`, each run is followed by the same with random weights and with shuffled tokens,
+    as runs of their own: `run.baselines()`, `run.against("random", probe)`.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
-        batch_tokens=batch_tokens, keep_positions=keep_positions,
+        batch_tokens=batch_tokens, keep_positions=keep_positions, baselines=baselines,
     )  # fmt: skip
     with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
-        runs = [carry_out(plan, store, report=report or bar) for plan in plans]
+        done = [(plan, carry_out(plan, store, report=report or bar)) for plan in plans]
+    runs = [run for plan, run in done if plan.baseline is None]
     return runs if data is None else runs[0]
 
 
 def plan_runs(
-    model: Model, probes: Sequence[Probe], data: str | None, *, named: Collection[str] = (), **options: Any
+    model: Model,
+    probes: Sequence[Probe],
+    data: str | None,
+    *,
+    named: Collection[str] = (),
+    seed: int = 0,
+    baselines: bool = False,
+    **options: Any,
 ) -> list[Plan]:
-    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be."""
+    """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
+
+    With `baselines`, each plan is followed by those of its baselines.
+    """
     if data is not None:
-        return [make_plan(model, probes, data, named=named, **options)]
-    specs = list(dict.fromkeys(one.default_data for one in probes))
-    return [make_plan(model, probes, spec, **options) for spec in specs]
+        plans = [make_plan(model, probes, data, named=named, seed=seed, **options)]
+    else:
+        specs = dict.fromkeys(one.default_data for one in probes)
+        plans = [make_plan(model, probes, spec, seed=seed, **options) for spec in specs]
+    if not baselines:
+        return plans
+    random = random_weights(model, seed=seed)
+    return [one for plan in plans for one in (plan, *baseline_plans(plan, random))]
 
 
 def stored_run(plan: Plan, store: str | Path) -> Run | None:

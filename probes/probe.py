@@ -60,6 +60,8 @@ class Probe:
     """One 0 or 1 per example: its interval is Wilson's."""
     per: Literal["query", "example"] = "query"
     causal_only: bool = False
+    not_shuffled: str = ""
+    """Why it means nothing on shuffled tokens, where it is then not measured; empty: it is."""
     first_queries: int | None = None
     """A probe of whole examples that reads only so many queries, from the first; None: all of them."""
     explanation: str = field(default="", repr=False)

@@ -17,10 +17,15 @@ examples:
   headatlas measure gpt2 --probes sink_rate,entropy --data text:length=64+256 --examples 100
   headatlas measure ./my-checkpoint --probes all --data prompts.jsonl --store runs
   headatlas measure organism:pico-lm --probes ./mine.py:my_probe --dry-run
+  headatlas measure organism:pico-lm --data repeats --baselines
 
 Without --data there is one run for each data set that one of the probes calls its own, and in it every probe that can
 be measured there. The same command again does only what is missing, also after it was killed; more probes add to the
 same run.
+
+With --baselines each run is measured twice more on the same prompts: with the weights drawn anew at random (its memory
+once more), and with the tokens of each prompt shuffled, the special ones and all labels kept in place. These are runs
+of their own; `headatlas show RUN --against random` and the atlas subtract them.
 exit codes: 0 done, 1 failed after starting (what was written stays), 2 refused before anything ran.
 """
 
@@ -134,6 +139,7 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-positions", type=at_least(0), default=8, help="examples kept token by token (default: 8)"
     )
+    parser.add_argument("--baselines", action="store_true", help="also with random weights and with shuffled tokens")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what it takes; measure nothing"
     )
@@ -152,7 +158,7 @@ def measure_run(args: argparse.Namespace) -> int:
     model = load_model(args)
     plans = plan_runs(
         model, probes, args.data, named=spelled_out(args.probes), examples=args.examples, seed=args.seed,
-        bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
+        bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions, baselines=args.baselines,
     )  # fmt: skip
     for plan in plans:
         print(plan_text(plan, args.store), file=sys.stderr)
@@ -160,13 +166,17 @@ def measure_run(args: argparse.Namespace) -> int:
         return 0
     with Bar(sum(len(plan.data.examples) for plan in plans), lines=True) as bar:
         runs = [carry_out(plan, args.store, report=bar) for plan in plans]
+    kinds = [plan.baseline.kind if plan.baseline else None for plan in plans]
     if args.json:
-        print(json.dumps([{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]))
-    else:
-        for run in runs:
-            examples, measured = run.header["data"]["examples"], len(run.header["probes"])
-            print(f"{run.id}  {run.status}  {examples} examples, {measured} probes")
-        print(f"Next: headatlas show {runs[-1].id} --store {args.store}   or   headatlas serve --store {args.store}")
+        records = [{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]
+        print(json.dumps([one | {"baseline": kind} for one, kind in zip(records, kinds, strict=True)]))
+        return 0
+    for run in runs:
+        examples, measured = run.header["data"]["examples"], len(run.header["probes"])
+        print(f"{run.id}  {run.status}  {examples} examples, {measured} probes")
+    last = [run.id for run, kind in zip(runs, kinds, strict=True) if kind is None][-1]
+    against = next((f" --against {kind}" for kind in kinds if kind), "")
+    print(f"Next: headatlas show {last} --store {args.store}{against}   or   headatlas serve --store {args.store}")
     return 0
 
 

@@ -46,10 +46,10 @@ def plan_text(plan: Plan, store: str | Path) -> str:
 
     stored = stored_run(plan, store)
     if stored is not None:
-        return f"{plan.model.name} on {plan.data.spec}: all measured already, in {stored.id}"
+        return f"{plan.title}: all measured already, in {stored.id}"
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
     text = (
-        f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "
+        f"{plan.title}: {len(plan.probes)} probes, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
         f"{cost.bytes / 1e6:,.0f} MB "

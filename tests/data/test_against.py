@@ -1,10 +1,15 @@
 """A run against its baselines: numbers worked out by hand, and how often noise is called a difference."""
 
+import argparse
+import csv
+import io
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from headatlas.data import verbs
 from headatlas.data.against import COLUMNS, compare, effect_size
 from headatlas.data.baselines import parent_link
 from headatlas.data.errors import StoreError
@@ -272,3 +277,54 @@ def test_one_baseline_can_belong_to_two_runs(tmp_path):
         pass
     assert [one["run"] for one in base.header["parents"]] == [run.id, "another"]
     assert run.baseline("random").id == base.id
+
+
+def call(capsys, *words):
+    parser = argparse.ArgumentParser(prog="headatlas show")
+    verbs.show_arguments(parser)
+    assert verbs.show_run(parser.parse_args([str(word) for word in words])) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """Head h has 10 * (h - 2) everywhere, its baseline h: effects of both signs."""
+    heads = np.arange(HEADS, dtype=float)
+    return pair(tmp_path, np.tile(10 * (heads - 2), (6, 1)), np.tile(heads, (6, 1)))
+
+
+def test_show_against_has_the_largest_effects_of_either_sign_first(shown, capsys):
+    out = call(capsys, "latest", "--store", shown[0].path.parent, "--against", "random", "--probe", "sink", "--top", 3)
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == "probe head stratum mean baseline difference interval n effect q".split()
+    effect = f"{(30 - 2.5) / math.sqrt(3.5):.4g}"
+    assert lines[1] == ["sink", "L0H5", "length=128", "30", "5", "25", "25", "..", "25", "6", effect, "0.03125"]
+    assert [line[1] for line in lines[1:]] == ["L0H5", "L0H0", "L0H4"]
+
+
+def test_show_against_as_json_and_csv(shown, capsys):
+    words = ("latest", "--store", shown[0].path.parent, "--against", "random", "--format")
+    records = json.loads(call(capsys, *words, "json"))
+    assert list(records[0]) == [name for name in COLUMNS if name != "layer"]
+    assert (records[0]["head"], records[0]["difference"], records[0]["q"]) == ("L0H5", 25.0, pytest.approx(1 / 32))
+    assert len(records) == 3
+    rows = list(csv.DictReader(io.StringIO(call(capsys, *words, "csv"))))
+    assert [row["head"] for row in rows] == [record["head"] for record in records]
+
+
+def test_undefined_effects_are_null_and_come_by_difference(tmp_path, capsys):
+    run, _ = pair(tmp_path, [[1.0, -3.0, 2.0]] * 4, [[0.0, 0.0, 0.0]] * 4)
+    words = ("latest", "--store", tmp_path, "--against", "random", "--probe", "sink")
+    records = json.loads(call(capsys, *words, "--format", "json"))
+    assert [record["head"] for record in records] == ["L0H1", "L0H2", "L0H0"]
+    assert {(record["effect"], record["q"], record["ci_low"]) for record in records} == {(None, None, None)}
+    assert call(capsys, *words).splitlines()[1].split()[-5:] == ["-3", "-", "4", "-", "-"]
+    assert run.status == "done"
+
+
+def test_show_says_which_baselines_there_are(shown, capsys):
+    run, base = shown
+    assert f"\n  against  random weights ({base.id}): --against random\n" in call(capsys, "--store", run.path.parent)
+    said = call(capsys, base.id, "--store", run.path.parent)
+    assert f"\n  baseline random weights of {run.id}\n" in said
+    assert "--against" not in said
