@@ -24,12 +24,12 @@ SIZE = "Rank by the size of the difference, of either sign"
 EFFECT = "Standard deviations of the baseline's heads from their mean to this head's mean"
 Q = "Benjamini-Hochberg adjusted p of a sign-flip test of the difference, over all heads shown"
 COMPARED: list[dict[str, Any]] = [
-    {**COLUMNS[0], "headerTooltip": SIZE, "flex": 50},
-    {**COLUMNS[1], "flex": 60},
+    {**COLUMNS[0], "headerTooltip": SIZE, "flex": 44},
+    {**COLUMNS[1], "flex": 56},
     {"field": "value", "headerName": "Diff.", "headerTooltip": "Mean of the run less that of the baseline", "flex": 62},
-    *({**one, "flex": 62} for one in COLUMNS[3:5]),
-    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 64},
-    {"field": "q", "headerName": "q", "headerTooltip": Q, "flex": 60},
+    *({**one, "flex": 60} for one in COLUMNS[3:5]),
+    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 68},
+    {"field": "q", "headerName": "q", "headerTooltip": Q, "flex": 70},
 ]
 FORMATS = dict.fromkeys(("value", "low", "high", "reliability"), "fourFigures(params.value)")
 FORMATS |= {"effect": "threeFigures(params.value)", "q": "smallShare(params.value)"}
