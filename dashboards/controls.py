@@ -7,7 +7,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from ..data.baselines import KINDS, links_of
+from ..data.baselines import kind_words, links_of
 from ..data.store import Run
 from .reading import Reading, bounds
 from .state import link
@@ -63,7 +63,7 @@ def run_badges(run: Run) -> list[Any]:
     header = run.header
     facts: list[Any] = []
     for parent in links_of(header)[:1]:
-        words, name = KINDS.get(str(parent.get("kind")), "baseline"), parent.get("run")
+        words, name = kind_words(parent), parent["run"]
         title = f"Baseline of {name}: open that run"
         facts.append(dcc.Link(words, href=link("/atlas", run=name), className="ha-badge ha-baseline", title=title))
     facts.append(badge(f"{(header.get('data') or {}).get('examples', '?')} prompts"))

@@ -23,10 +23,16 @@ def parent_link(run: str, kind: str) -> dict[str, str]:
 def links_of(header: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The entries of `parents` that make this run a baseline, oldest first; empty for a run of its own."""
     parents = header.get("parents") or []
-    return [one for one in parents if isinstance(one, Mapping) and one.get("relation") == RELATION]
+    found = [one for one in parents if isinstance(one, Mapping) and one.get("relation") == RELATION]
+    return [one for one in found if "run" in one and "kind" in one]
 
 
 def kind_of(header: Mapping[str, Any]) -> str | None:
     """`random` or `shuffled` for a baseline, None for a run of its own."""
     links = links_of(header)
-    return str(links[0].get("kind")) if links else None
+    return str(links[0]["kind"]) if links else None
+
+
+def kind_words(link: Mapping[str, Any]) -> str:
+    """What a baseline leaves out, in words; a kind of a later headatlas as it is spelled."""
+    return KINDS.get(str(link["kind"]), str(link["kind"]))

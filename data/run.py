@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import columns
-from .baselines import KINDS, links_of
+from .baselines import KINDS, kind_words, links_of
 from .command import resume_command
 from .errors import StoreError, near_miss
 from .lock import LOCK_NAME, is_alive, read_owner
@@ -93,7 +93,7 @@ class Run:
         for path in sorted(self.path.parent.glob(f"*/{HEADER_NAME}"), key=lambda path: path.stat().st_mtime_ns):
             with suppress(StoreError):
                 links = links_of(read_header(path.parent))
-                found |= {str(one.get("kind")): Run(path.parent) for one in links if one.get("run") == self.id}
+                found |= {one["kind"]: Run(path.parent) for one in links if one["run"] == self.id}
         return {kind: found[kind] for kind in KINDS if kind in found}
 
     def baseline(self, kind: str) -> Run:
@@ -105,7 +105,7 @@ class Run:
             return found[kind]
         if links := links_of(header):
             raise StoreError(
-                f"run {self.id} is itself a baseline, the {KINDS[links[0]['kind']]} of {links[0]['run']}; name that run"
+                f"run {self.id} is itself a baseline, the {kind_words(links[0])} of {links[0]['run']}; name that run"
             )
         command = resume_command(header, self.path.parent, baselines=True)
         raise StoreError(

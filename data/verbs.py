@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from .baselines import KINDS, links_of
+from .baselines import KINDS, kind_words, links_of
 from .errors import UserError, near_miss
 from .terminal import at_least, print_table, teach
 
@@ -149,5 +149,5 @@ def _print_summary(run: Run) -> None:
         state = "" if base.status == "done" else f", {base.status}"
         print(f"  against  {KINDS[kind]} ({base.id}{state}): --against {kind}")
     for link in links_of(header):
-        print(f"  baseline {KINDS[link['kind']]} of {link['run']}")
+        print(f"  baseline {kind_words(link)} of {link['run']}")
     print()

@@ -10,7 +10,7 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
-from ...data.baselines import KINDS, links_of
+from ...data.baselines import kind_words, links_of
 from ...data.command import resume_command
 from ..controls import aria, copyable, first_steps, page, panel
 from ..pickers import shown_if
@@ -59,8 +59,8 @@ def row_of(header: dict[str, Any]) -> dict[str, Any]:
     return {
         "run_id": str(header.get("run_id")),
         "model": str(model.get("name") or "?"),
-        "baseline": KINDS.get(str(links[0].get("kind")), "baseline") if links else None,
-        "parent": links[0].get("run") if links else None,
+        "baseline": kind_words(links[0]) if links else None,
+        "parent": links[0]["run"] if links else None,
         "data": str(data.get("spec") or data.get("name") or "?"),
         "status": str(header.get("status") or "unreadable"),
         "progress": progress_of(header),

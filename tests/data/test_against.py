@@ -17,6 +17,7 @@ from headatlas.data.intervals import bootstrap_mean
 from headatlas.data.permutation import false_discovery_q, sign_flip_p
 from headatlas.data.store import open_store
 from headatlas.data.summary import stratum_seed
+from scipy.stats import permutation_test, ttest_1samp
 
 from .stores import examples_frame, header
 
@@ -151,6 +152,15 @@ def test_sign_flips_are_counted_exactly():
     assert np.isnan(sign_flip_p(values, [0, 1, 2, 3, 3])).all()
 
 
+def test_exact_p_is_scipy_s():
+    values = np.random.default_rng(0).normal(0.4, 1, size=(10, 3))
+    expected = [
+        permutation_test((one,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True).pvalue
+        for one in values.T
+    ]
+    assert sign_flip_p(values, np.arange(10)).tolist() == pytest.approx(expected)
+
+
 def test_clusters_flip_together():
     """Ten prompts in five clusters that all agree: 2 / 32, not 2 / 1024."""
     assert sign_flip_p(np.ones((10, 1)), np.arange(10) // 2).tolist() == [2 / 32]
@@ -161,8 +171,6 @@ def test_many_clusters_are_sampled_with_a_seed():
     p = sign_flip_p(values, np.arange(40), seed=1)
     assert p.tolist() == sign_flip_p(values, np.arange(40), seed=1).tolist()
     assert sign_flip_p(np.ones((40, 1)), np.arange(40)).tolist() == [1 / 10_001]
-    from scipy.stats import ttest_1samp
-
     assert p == pytest.approx(ttest_1samp(values, 0).pvalue, abs=0.01)
 
 
@@ -248,6 +256,14 @@ def test_a_probe_that_the_baseline_lacks_says_why(tmp_path):
     write_json(base.path / "run.json", {**base.header, "skipped": {"order": "reads the order of tokens"}})
     with pytest.raises(StoreError, match=r"hold no 'order': reads the order of tokens$"):
         run.against("random", "order")
+
+
+def test_nothing_in_common_is_an_empty_table(tmp_path, capsys):
+    run = write(tmp_path, np.ones((6, HEADS)), probes=("entropy",))
+    write(tmp_path, np.ones((6, HEADS)), parent=run, probes=("sink",))
+    assert list(run.against("random")) == COLUMNS
+    assert len(run.against("random")) == 0
+    assert call(capsys, "--store", tmp_path, "--against", "random").endswith("no values yet\n")
 
 
 def test_other_prompts_are_refused(tmp_path):
