@@ -48,11 +48,12 @@ def plan_text(plan: Plan, store: str | Path) -> str:
     if stored is not None:
         return f"{plan.title}: all measured already, in {stored.id}"
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
+    beside = " beside the model's own" if plan.baseline and plan.baseline.kind == "random" else ""
     text = (
         f"{plan.title}: {len(plan.probes)} probes, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
-        f"{cost.bytes / 1e6:,.0f} MB "
+        f"{cost.bytes / 1e6:,.0f} MB{beside} "
         f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"
     )
     return "\n".join([text, *(f"  skipped {name}: {reason}" for name, reason in plan.skipped.items())])
