@@ -69,7 +69,8 @@ class Reading:
     def signed(self) -> bool:
         """Whether the values live on both sides of a meaningful zero, as every difference does."""
         low, high = self.bounds
-        return bool(self.minus) or (low is not None and low < 0 and (high is None or high > 0))
+        both = (low is None or low < 0) and (high is None or high > 0) and "bounds" in self.card
+        return bool(self.minus) or both
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:

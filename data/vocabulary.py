@@ -25,6 +25,7 @@ class Vocabulary:
         self.tokenizer = tokenizer
         self.size = int(vocab_size)
         self.frame: Frame = find_frame(tokenizer, bos=bos)
+        self._words: dict[str, int] = {}
 
     @property
     def frame_length(self) -> int:
@@ -54,6 +55,14 @@ class Vocabulary:
             if before and both[: len(before)] == before:
                 return both[len(before) :]
         return self.encode(text)
+
+    def count(self, text: str) -> int:
+        """How many ids the words of a text take inside a sentence; words are looked up once each."""
+        return sum(self._words.setdefault(word, 0) or self._learn(word) for word in text.split())
+
+    def _learn(self, word: str) -> int:
+        self._words[word] = len(self.follow(f" {word}"))
+        return self._words[word]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; without a tokenizer, their numbers."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .counts import band_count, block_count
-from .prepared import Prepared
+from .prepared import BITS, Prepared
 from .rows import spread
-from .stats import BLOCK_SIZE, split_name
+from .stats import BLOCK_SIZE, NOTHING, split_name
 from .tile import Tile
 
 Arguments = tuple[str, ...]
@@ -29,6 +29,21 @@ def _future(tile: Tile, arguments: Arguments, sums: Tensor) -> None:
     sums[..., first:last].add_(((tile.norm * block.real[:, None, None])[..., None, :] @ inside).squeeze(-2))
 
 
+def _received_information(tile: Tile, _: Arguments, sums: Tensor) -> None:
+    """sums [..., (sum_i p_ij, sum_i p_ij log2 p_ij), key], log2 p = shifted + log2 norm."""
+    scaled = tile.norm * tile.block.real[:, None, None]
+    in_bits = scaled * torch.where(tile.norm > 0, tile.norm, 1.0).log2()
+    inside = torch.mul(tile.weights, tile.shifted, out=tile.block.whole.buffer("scratch", *tile.shape))
+    sums.add_(torch.stack([scaled, in_bits], dim=-2) @ tile.weights)
+    sums[..., 1:, :].add_(scaled[..., None, :] @ inside)
+
+
+def received_entropy(received: Tensor, information: Tensor) -> Tensor:
+    """ln C - sum_i p ln p / C in nats, from C = sum_i p and sum_i p log2 p; 0 where C is nothing."""
+    some = received.clamp(min=NOTHING)
+    return torch.where(received > NOTHING, (some.log2() - information / some) / BITS, 0.0)
+
+
 def _band(offsets: Tensor, low: int, high: int) -> Tensor:
     return ((offsets >= low) & (offsets <= high)).to(offsets.dtype)
 
@@ -43,6 +58,7 @@ def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
 KEYS: dict[str, Callable[[Tile, Arguments, Tensor], object]] = {
     "received": lambda tile, _, sums: sums.add_(tile.column_sums.sum(-2)),
     "received_by_group": lambda tile, _, sums: sums.add_(tile.column_sums),
+    "received_entropy": _received_information,
     "future_average": _future,
 }
 """Key statistics: each adds one tile's share to the sums of its keys, [batch, kv_head, repeat, ..., key]."""
@@ -67,6 +83,8 @@ class Keys:
             tail = blocks if base in MAPS else (keys,)
             if base == "received_by_group":
                 tail = (len(whole.query_labels), keys)
+            if base == "received_entropy":
+                tail = (2, keys)
             if base in KEYS or base in MAPS:
                 self.values[name] = whole.new_zeros(*whole.query.shape[:3], *tail)
 
@@ -89,6 +107,8 @@ class Keys:
         inputs, values = self.whole.inputs, self.values[name].flatten(1, 2)
         if base == "received_by_group":
             return spread(values.mT, self.whole.query_labels, inputs.group_count)
+        if base == "received_entropy":
+            return received_entropy(*values.unbind(-2))
         if base == "future_average":
             count = band_count(inputs, *map(int, arguments)).to(values.dtype)[:, None]
             return torch.where(count > 0, values / count.clamp(min=1), 0.0)

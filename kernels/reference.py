@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
-from .stats import BLOCK_SIZE, parameters, split_name
+from .selected import start_keys, tail_queries
+from .stats import BLOCK_SIZE, NOTHING, parameters, split_name
 
 
 def reference_stats(inputs: AttentionInputs, needs: frozenset[str]) -> dict[str, Tensor]:
@@ -66,7 +67,10 @@ def statistics_of_weights(
         "induction_keys": lambda: (_same_token(inputs, 1) & visible).sum(-1),
         "group_mass": lambda: weights @ _one_hot(inputs, "key")[:, None],
         "value_weighted_mass": lambda: (weights * _value_norms(inputs)) @ _one_hot(inputs, "key")[:, None],
-        "output": lambda: weights @ inputs.value.double().repeat_interleave(inputs.repeats, dim=1),  # type: ignore[union-attr]
+        "output_norm": lambda: _output(inputs, weights).norm(dim=-1),
+        "value_norm": lambda: _value_norms(inputs).squeeze(2),
+        "received_entropy": lambda: _received_entropy(_real(inputs, weights)),
+        "output": lambda: _output(inputs, weights),
         "received": lambda: _real(inputs, weights).sum(-2),
         "received_by_group": lambda: _real(inputs, weights).mT @ _one_hot(inputs, "query")[:, None],
         "pooled_mean": lambda: _pooled_mean(inputs, weights),
@@ -82,6 +86,12 @@ def statistics_of_weights(
         out[name] = (weights * distance.clamp(max=limit)).sum(-1)
     for name, (width,) in parameters(needs, "window_mass"):
         out[name] = (weights * (distance < width)).sum(-1)
+    for name, (count,) in parameters(needs, "start_mass"):
+        keys = start_keys(inputs, count)[:, None, None, :]
+        out[name] = _at(weights, keys.expand(*weights.shape[:3], -1), -1).sum(-1)
+    for name, (count,) in parameters(needs, "tail_weights"):
+        rows = tail_queries(inputs, count)[:, None, :, None]
+        out[name] = _at(weights, rows.expand(*weights.shape[:2], -1, weights.shape[3]), -2)
     for name, (low, high) in parameters(needs, "future_average"):
         out[name] = _future_average(inputs, weights, low, high)
     return out
@@ -105,6 +115,21 @@ def _one_hot(inputs: AttentionInputs, of: str) -> Tensor:
 
 def _real(inputs: AttentionInputs, weights: Tensor) -> Tensor:
     return weights * inputs.real_queries()[:, None, :, None]
+
+
+def _at(weights: Tensor, index: Tensor, axis: int) -> Tensor:
+    """Weights at places of one axis, 0 at -1."""
+    return torch.where(index >= 0, weights.gather(axis, index.clamp(min=0)), 0.0)
+
+
+def _output(inputs: AttentionInputs, weights: Tensor) -> Tensor:
+    return weights @ inputs.value.double().repeat_interleave(inputs.repeats, dim=1)  # type: ignore[union-attr]
+
+
+def _received_entropy(weights: Tensor) -> Tensor:
+    received = weights.sum(-2, keepdim=True)
+    shares = torch.where(received > NOTHING, weights / received, 0.0)
+    return -torch.xlogy(shares, shares).sum(-2)
 
 
 def _value_norms(inputs: AttentionInputs) -> Tensor:

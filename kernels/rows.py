@@ -85,6 +85,10 @@ class Rows:
         """logsumexp in bits, of centred keys, a learned sink logit included; anything in an empty row."""
         return log_normaliser(self.sums["peak"], self.sums["total"], self.whole.sink)
 
+    def centred_logsumexp(self) -> Tensor:
+        """logsumexp in nats of centred keys, [batch, head, query]; -inf in an empty row."""
+        return torch.where(self.filled, self.log_norm / BITS, -torch.inf).flatten(1, 2)
+
     @cached_property
     def norm(self) -> Tensor:
         """What turns weights into probabilities; 0 in an empty row."""

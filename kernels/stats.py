@@ -20,10 +20,13 @@ ROW = "[batch, head, query]"
 ROW_GROUP = "[batch, head, query, group]"
 KEY = "[batch, head, key]"
 KEY_GROUP = "[batch, head, key, group]"
+TAIL = "[batch, head, tail query, key]"
 BLOCK = "[batch, head, query block, key block]"
 
 BLOCK_SIZE = 64
 """Rows and columns of one cell of a pooled map."""
+NOTHING = 1e-30
+"""A key that receives no more than this receives nothing: float32 could not say from whom."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,16 @@ FIELDS: Mapping[str, Field] = {
     "weight_at": Field(ROW, "mass", "p_ij at one named key per query; 0 where the query has none", ("target",)),
     "group_mass": Field(ROW_GROUP, "mass", "sum_j p_ij over the keys of each group"),
     "value_weighted_mass": Field(ROW_GROUP, "norm", "sum_j p_ij ||v_j|| over the keys of each group"),
+    "start_mass": Field(ROW, "mass", "sum_j p_ij over the first keys that are no padding", ("keys",)),
+    "tail_weights": Field(TAIL, "mass", "p_ij of the last real queries; 0 in rows that do not exist", ("queries",)),
+    "output_norm": Field(ROW, "norm", "||sum_j p_ij v_j||"),
     "output": Field("[batch, head, query, d_head]", "activation", "sum_j p_ij v_j"),
     "received": Field(KEY, "mass", "sum_i p_ij over the real queries"),
     "received_by_group": Field(KEY_GROUP, "mass", "sum_i p_ij over the real queries of each group"),
+    "received_entropy": Field(
+        KEY, "nats", "-sum_i r_ij ln r_ij, r_ij = p_ij / received_j over the real queries; 0 where none is received"
+    ),
+    "value_norm": Field(KEY, "norm", "||v_j||"),
     "future_average": Field(
         KEY, "mass", "mean of p_ij over real queries low <= i - j <= high; 0 where there is none", ("low", "high")
     ),
@@ -124,6 +134,8 @@ class AttentionStats(Mapping[str, "Tensor"]):
     """int8 [batch, query], index into `group_names`; None in a tower whose tokens carry no labels."""
     key_groups: Tensor | None = None
     """int8 [batch, key], as `query_groups`."""
+    key_tokens: Tensor | None = None
+    """[batch, key], the ids of the keys; None where the batch does not know them."""
     reader: str | None = None
     allowed: frozenset[str] | None = None
 

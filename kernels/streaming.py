@@ -18,6 +18,7 @@ from .inputs import AttentionInputs
 from .keys import Keys
 from .prepared import Prepared
 from .rows import Rows
+from .selected import centred, selected, selected_stats
 from .tile import tiles_of
 
 
@@ -28,11 +29,20 @@ def streaming_stats(
 
     `compiled` forms the elementwise sums of a tile in one pass that torch compiles on first use (`compiled.py`).
     """
-    whole = Prepared(inputs, needs | {"visible_keys"}, dtype, compiled=compiled)
+    beside = selected(needs)
+    swept = {*needs - beside, "visible_keys"}
+    if "output_norm" in needs:
+        swept = {*swept - {"output_norm"}, "output"}
+    whole = Prepared(inputs, frozenset(swept), dtype, compiled=compiled)
     rows, keys = Rows(whole), Keys(whole)
     _sweep(whole, rows, keys)
     whole.buffers.clear()
-    return {name: keys.field(name) if name in keys.values else rows.field(name) for name in whole.needs}
+    found = {name: keys.field(name) if name in keys.values else rows.field(name) for name in swept}
+    if beside:
+        found |= selected_stats(centred(inputs, dtype), beside, rows.centred_logsumexp())
+    if "output_norm" in needs:
+        found["output_norm"] = found["output"].norm(dim=-1)
+    return {name: found[name] for name in needs | {"visible_keys"}}
 
 
 def _sweep(whole: Prepared, rows: Rows, keys: Keys) -> None:

@@ -95,7 +95,7 @@ class Tile:
         self.peak = logits.amax(-1)
         self.shifted = logits.sub_(self.peak[..., None])
         spread = whole.needs & {"logit_sum", "logit_sum_squares"}
-        kept = spread or "entropy" in whole.needs
+        kept = spread or whole.needs & {"entropy", "received_entropy"}
         self.weights = torch.exp2(self.shifted, out=self._cells("weights") if kept else self.shifted)
         for low, high, hidden in block.hidden if spread else ():
             self.shifted[..., low:high].mul_(~hidden[:, None, None])

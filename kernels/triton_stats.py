@@ -23,7 +23,9 @@ from triton import knobs
 from .counts import band_count, block_count, visible_keys
 from .gather import gather_weights
 from .inputs import AttentionInputs
+from .keys import received_entropy
 from .prepared import BITS
+from .selected import BASES, selected_stats
 from .stats import BLOCK_SIZE, FIELDS, ROW, parameters, split_name
 from .triton_bands import key_bands, row_bands
 from .triton_scores import Call
@@ -41,9 +43,9 @@ PROGRAMS = 1024
 COLUMNS = 64
 """Floats of all slices together per head and key: what keeps their memory O(n)."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
-FINAL = frozenset({"received", "received_by_group", "pooled_mean", "pooled_max"})
+FINAL = frozenset({"received", "received_by_group", "received_entropy", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
-AFTER = frozenset({"window_mass", "future_average", "weight_at"})
+AFTER = frozenset({"window_mass", "future_average", "weight_at"}) | BASES
 """Fields that are found from logsumexp once the sweeps are done."""
 
 
@@ -75,6 +77,10 @@ def _measured(launch: Launch, needs: frozenset[str], logsumexp: Tensor | None) -
     swept = {name for name in needs if split_name(name)[0] in Out._fields}
     if "max_weight" in needs:
         swept |= {"max_logit", "logsumexp"}
+    if "output_norm" in needs:
+        swept |= {"output"}
+    if "received_entropy" in needs:
+        swept |= {"received"}
     later = {name for name, _ in parameters(needs, "clipped_distance")[1:]}  # one limit a sweep
     first = swept - later
     found: dict[str, Tensor] = {}
@@ -151,7 +157,7 @@ class Launch:
         sizes = self.sizes(cells=bool(names & {"pooled_mean", "pooled_max"}))
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
-        if names & {"received", "received_by_group"}:
+        if names & {"received", "received_by_group", "received_entropy"}:
             columns = GROUPS if "received_by_group" in names else 1
             programs = min(blocks, COLUMNS // columns, triton.cdiv(PROGRAMS, lanes))
         out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
@@ -194,7 +200,7 @@ class Launch:
         batch, heads, queries, keys = self.inputs.shape
         tails = {
             "group_mass": (queries, GROUPS), "value_weighted_mass": (queries, GROUPS), "received": (keys,),
-            "received_by_group": (GROUPS, keys),
+            "received_entropy": (keys,), "received_by_group": (GROUPS, keys),
         }  # fmt: skip
         if name == "output":
             tails[name] = (queries, self.inputs.value.shape[-1])  # type: ignore[union-attr]
@@ -209,12 +215,13 @@ class Launch:
         """Bands and single weights, from logsumexp."""
         found = self.row_bands(needs, given) | self.key_bands(needs, given)
         named = sorted(name for name in needs if split_name(name)[0] == "weight_at")
+        centred = replace(self.inputs, query=self.query, key=self.key)
         if named:
             targets = torch.stack([self.inputs.targets[split_name(name)[1][0]] for name in named], dim=-1)
-            weights = gather_weights(replace(self.inputs, query=self.query, key=self.key), given / BITS, targets)
+            weights = gather_weights(centred, given / BITS, targets)
             weights = torch.where(torch.isfinite(given)[..., None], weights, 0.0)
             found |= dict(zip(named, weights.unbind(-1), strict=True))
-        return found
+        return found | selected_stats(centred, needs, given / BITS)
 
     def row_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
         """window_mass, all variants in one launch."""
@@ -252,6 +259,8 @@ class Launch:
         if base == "max_weight":
             weight = torch.exp2(found["max_logit"] - found["logsumexp"])
             return torch.where(torch.isfinite(found["logsumexp"]), weight, 0.0)
+        if base == "output_norm":
+            return found["output"].norm(dim=-1)
         values = found[name]
         if base in ("logsumexp", "max_logit"):
             return (values + self.common) / BITS
@@ -261,6 +270,8 @@ class Launch:
             return values[..., : inputs.group_count].contiguous()
         if base == "received":
             return values.sum(0)
+        if base == "received_entropy":
+            return received_entropy(found["received"].sum(0), values.sum(0))
         if base == "received_by_group":
             return values.sum(0)[:, :, : inputs.group_count].mT.contiguous()
         if base == "future_average":

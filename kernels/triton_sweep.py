@@ -12,9 +12,9 @@ program touches, and the host adds up the slices in one order. So results are de
 
 Cost per visible pair and head. Always: 2 d_head FLOPs of q.k on tensor cores, 1 exp2, 2 lane operations (shift, total);
 online 1 more (peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key 3,
-logit sums 3, distances 2 and 2 or 3 more for each, token masses 6, received 1, pooled 1 each; on tensor cores
-group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products), output
-2 d_value. A mask adds 4 lane operations, on the edge blocks alone.
+logit sums 3, distances 2 and 2 or 3 more for each, token masses 6, received 1, received_entropy 3, pooled 1 each; on
+tensor cores group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products),
+output 2 d_value. A mask adds 4 lane operations, on the edge blocks alone.
 Bytes: queries once; keys once per block of rows, mostly from L2 (n d_head elements a kv head); 4 a row and statistic;
 received 8 per key and block of rows, in L2 too.
 """
@@ -69,6 +69,7 @@ class Out(NamedTuple):
     value_weighted_mass: Any  # [batch, head, query, GROUPS]
     output: Any  # [batch, head, query, d_value]
     received: Any  # [program, batch, head, key], zeros: slices that the host adds up
+    received_entropy: Any  # [program, batch, head, key], the same: sum p log2 p
     received_by_group: Any  # [program, batch, head, GROUPS, key], the same
     pooled_mean: Any  # [batch, head, query block, key block], zeros: summed over the real queries
     pooled_max: Any  # [batch, head, query block, key block], zeros
@@ -116,11 +117,13 @@ def same_token(call, marks, batch, token, query, key):
 
 
 @triton.jit
-def give_to_keys(call, out, p, real, asking, slice_at, key, cell):
+def give_to_keys(call, out, p, x, real, asking, slice_at, key, cell):
     """What is summed over queries: attention received, to the program's slice, and the cell of this block pair."""
     here = key < call.keys
     if out.received is not None:
         add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), here)
+    if out.received_entropy is not None:
+        add(out.received_entropy, slice_at + key, tl.sum(p * x * real[:, None], 0), here)
     if out.received_by_group is not None:
         at = slice_at * GROUPS + tl.arange(0, GROUPS)[:, None] * call.keys + key[None, :]
         add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), here[None, :])
@@ -300,7 +303,7 @@ def sweep(
                 # sums over queries
                 cell_row = (batch * call.heads + first_head) * blocks + block
                 cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
-                give_to_keys(call, out, p, real, asking, slice_at, key, cell)
+                give_to_keys(call, out, p, x, real, asking, slice_at, key, cell)
 
         # from sums to statistics
         norm = zero + 1.0

@@ -2,7 +2,8 @@
 
 Random weights: the same configuration initialised anew by transformers, from the run's seed, checked like any model.
 Shuffled tokens: see `data/shuffle.py`. Both are one draw; another seed of the run gives another. The network with
-random weights is held beside the model, which takes its memory once more.
+random weights is held beside the model, which takes its memory once more. Where the model answered by itself
+(`own_answers.py`), its response is part of the prompts of both.
 """
 
 from __future__ import annotations

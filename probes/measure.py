@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from ..data.catalog import all_datasets
 from ..data.examples import Example
 from ..data.run import HEADER_NAME
 from ..data.schema import run_id
@@ -28,14 +29,14 @@ from .rows import ChunkTables
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., baselines: bool = ...,
-    report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    baselines: bool = ..., report: Report | None = ...,
 ) -> Run: ...  # fmt: skip
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
-    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., baselines: bool = ...,
-    report: Report | None = ...,
+    seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
+    baselines: bool = ..., report: Report | None = ...,
 ) -> list[Run]: ...  # fmt: skip
 
 
@@ -50,6 +51,7 @@ def measure(
     bos: str = "default",
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    answers: str = "given",
     baselines: bool = False,
     report: Report | None = None,
 ) -> Run | list[Run]:
@@ -57,12 +59,13 @@ def measure(
 
     With `data`, one run over that data set; a probe that was named and can't be measured there is an error. Without,
     each probe is measured on its own default data set, and the list of runs comes back. The same call again does only
-    what is missing. With `baselines`, each run is followed by the same with random weights and with shuffled tokens,
-    as runs of their own: `run.baselines()`, `run.against("random", probe)`.
+    what is missing. Answers are forced upon the model as they are `given`, or are its `own` (greedy), or its own where
+    they are `right`, other prompts left out. With `baselines`, each run is followed by the same with random weights and
+    with shuffled tokens, as runs of their own: `run.baselines()`, `run.against("random", probe)`.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
-        batch_tokens=batch_tokens, keep_positions=keep_positions, baselines=baselines,
+        batch_tokens=batch_tokens, keep_positions=keep_positions, answers=answers, baselines=baselines,
     )  # fmt: skip
     with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
         done = [(plan, carry_out(plan, store, report=report or bar)) for plan in plans]
@@ -82,13 +85,16 @@ def plan_runs(
 ) -> list[Plan]:
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
 
-    With `baselines`, each plan is followed by those of its baselines.
+    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. With `baselines`,
+    each plan is followed by those of its baselines.
     """
     if data is not None:
         plans = [make_plan(model, probes, data, named=named, seed=seed, **options)]
     else:
-        specs = dict.fromkeys(one.default_data for one in probes)
-        plans = [make_plan(model, probes, spec, seed=seed, **options) for spec in specs]
+        specs = list(dict.fromkeys(one.default_data for one in probes))
+        asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
+        silent: dict[str, Any] = options | {"answers": "given"}
+        plans = [make_plan(model, probes, spec, seed=seed, **(options if spec in asking else silent)) for spec in specs]
     if not baselines:
         return plans
     random = random_weights(model, seed=seed)

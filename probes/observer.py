@@ -24,6 +24,8 @@ from .models import Model
 from .targets import targets_of
 
 TOKEN_FIELDS = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
+OUTPUT_FIELDS = frozenset({"output", "output_norm"})
+VALUE_FIELDS = OUTPUT_FIELDS | {"value_weighted_mass", "value_norm"}
 OnLayer = Callable[[AttentionStats], None]
 
 
@@ -48,7 +50,8 @@ class Observer:
         needs = self._available(call, labelled)
         if sdpa_suffices(inputs):
             output, logsumexp = attention_output(inputs)
-            values = attention_stats(labelled, needs, logsumexp=logsumexp)
+            values = attention_stats(labelled, needs - OUTPUT_FIELDS, logsumexp=logsumexp)
+            values |= _of_output(needs, output)
         else:
             values = attention_stats(labelled, needs | {"output"})
             output = values["output"]
@@ -72,7 +75,7 @@ class Observer:
             return
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
-        missing = sorted(name for name in needs if name in ("output", "value_weighted_mass"))
+        missing = sorted(needs & VALUE_FIELDS)
         if missing:
             raise NotImplementedError(
                 f"{self.model.name} computes its own softmax, which shows no values: {', '.join(missing)} can't be had"
@@ -161,6 +164,7 @@ class Observer:
             inputs.visibility.query_mask,
             inputs.query_groups,
             inputs.key_groups,
+            inputs.key_tokens,
         )
         if self.on_layer is not None:
             self.on_layer(stats)
@@ -170,6 +174,12 @@ class Observer:
 
 def _on(device: torch.device, tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
     return [None if one is None else one.to(device) for one in tensors]
+
+
+def _of_output(needs: frozenset[str], output: Tensor) -> dict[str, Tensor]:
+    """What is a function of the head outputs [batch, head, query, d_head] that the model's own attention has made."""
+    made = {"output": lambda: output.float(), "output_norm": lambda: output.float().norm(dim=-1)}
+    return {name: make() for name, make in made.items() if name in needs}
 
 
 def _single(value: Tensor) -> Tensor:

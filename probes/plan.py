@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +23,12 @@ from ..data.version import __version__
 from ..data.vocabulary import Vocabulary
 from ..data.writer import TEXT_LIMIT
 from ..kernels.dispatch import backend
-from ..kernels.stats import FIELDS, split_name
+from ..kernels.stats import FIELDS
 from .batching import check_tokens
 from .cost import cells_of
 from .models import Model
+from .observer import VALUE_FIELDS
+from .own_answers import answered
 from .probe import Probe
 from .sample import sample_batch
 
@@ -59,6 +61,7 @@ class Plan:
     bos: str
     batch_tokens: int = BATCH_TOKENS
     keep_positions: int = 8
+    answers: str = "given"
     baseline: Baseline | None = None
     """None for a run of its own."""
 
@@ -95,6 +98,7 @@ class Plan:
                 "strata": list(self.data.strata),
                 "groups": list(self.data.groups),
                 "examples": len(self.data.examples),
+                "answers": self.answers,
             },
             "bos": self.bos,
             "seed": self.seed,
@@ -147,8 +151,10 @@ def make_plan(
     named: Collection[str] = (),
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
+    answers: str = "given",
+    report: Callable[[int], object] = lambda done: None,
 ) -> Plan:
-    """The plan of one run.
+    """The plan of one run; with answers `own` or `right` the model answers first, greedily (`own_answers.py`).
 
     A probe that can't be measured on this data is skipped with the reason; an error if all are, or one of `named`.
     """
@@ -167,8 +173,9 @@ def make_plan(
     refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
     if refused:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
     frame = _frame(model, made, bos, keep_positions)
-    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions)
+    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
 
 
 def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
@@ -181,7 +188,7 @@ def why_not(one: Probe, model: Model, data: Dataset) -> str | None:
         )
     if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
-    unseen = {name for name in one.needs if split_name(name)[0] in ("output", "value_weighted_mass")}
+    unseen = one.needs & VALUE_FIELDS
     if model.backend == "materialised" and unseen:
         return f"reads {', '.join(sorted(unseen))}, which a model with its own softmax does not show"
     return None

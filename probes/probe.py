@@ -2,7 +2,9 @@
 
 Most probes are a mean over queries, so they only say what a query contributes: the decorated function returns
 [batch, head, query] (or [batch, head, query, part]), NaN where a query has no say, and padding is left out here, once.
-A probe that is no mean over queries declares `per="example"` and returns [batch, head] (or [batch, head, part]) itself.
+What is said of keys (how much one receives) declares `per="key"`, returns [batch, head, key] and says how keys are
+put `together`: their mean, sum or max. A probe that is neither declares `per="example"` and returns [batch, head]
+(or [batch, head, part]) itself.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class Probe:
     formula: str
     needs: frozenset[str]
     unit: str
-    bounds: tuple[float, float | None]
+    bounds: tuple[float | None, float | None]
+    """The least and the largest value; None where there is no limit."""
     higher: str
     """What a high value means."""
     caveat: str
@@ -58,12 +61,14 @@ class Probe:
     default_data: str = "text"
     binary: bool = False
     """One 0 or 1 per example: its interval is Wilson's."""
-    per: Literal["query", "example"] = "query"
+    per: Literal["query", "key", "example"] = "query"
+    together: Literal["mean", "sum", "max"] = "mean"
+    """How the positions of an example become one number."""
     causal_only: bool = False
     not_shuffled: str = ""
     """Why it means nothing on shuffled tokens, where it is then not measured; empty: it is."""
     first_queries: int | None = None
-    """A probe of whole examples that reads only so many queries, from the first; None: all of them."""
+    """A probe of whole examples that reads only so many queries, from one end; None: all of them."""
     explanation: str = field(default="", repr=False)
     file: Path | None = field(default=None, repr=False)
     """The user's own file it stands in; None for a probe that is installed."""
@@ -82,38 +87,49 @@ class Probe:
     def applies(self, stats: AttentionStats) -> bool:
         """Whether this call has what the probe needs: its statistics, its labels, and causality where it matters."""
         labelled = not self.groups or stats.query_groups is not None
-        return labelled and self.needs <= set(stats.values_by_name) and not (self.causal_only and not stats.call.causal)
+        fits = not (self.causal_only and not stats.call.causal) and not (self.per == "key" and stats.call.cross)
+        return labelled and fits and self.needs <= set(stats.values_by_name)
 
     def positions(self, stats: AttentionStats) -> Tensor:
-        """What each query contributes, [batch, head, query, part], NaN at padding and where undefined."""
-        if self.per != "query":
+        """What each query (or key) contributes, [batch, head, position, part], NaN at padding and where undefined."""
+        if self.per == "example":
             raise ValueError(f"probe {self.name!r} reads whole examples; it has no value per query")
         values = self._call(stats)
         values = values if self.parts else values[..., None]
-        silent = stats["visible_keys"][..., None] == 0
-        if stats.real_queries is not None:
-            silent = silent | ~stats.real_queries[:, None, :, None]
-        return values.masked_fill(silent, torch.nan)
+        padding = None if stats.real_queries is None else ~stats.real_queries[:, None, :, None]
+        if self.per == "query":
+            silent = stats["visible_keys"][..., None] == 0
+            padding = silent if padding is None else silent | padding
+        return values if padding is None else values.masked_fill(padding, torch.nan)
 
     def measure(self, stats: AttentionStats) -> Reading:
-        """One number per example, head and part, with the number of queries behind it."""
-        if self.per == "query":
+        """One number per example, head and part, with the number of positions behind it."""
+        if self.per != "example":
             values = self.positions(stats)
             count = (~values.isnan()).sum(2)
-            return Reading(values.nanmean(2), count)
+            return Reading(self._together(values, count), count)
         values = self._call(stats)
         values = values if self.parts else values[..., None]
         batch, _, queries = stats["visible_keys"].shape
         real = torch.full((batch,), queries) if stats.real_queries is None else stats.real_queries.sum(1).cpu()
-        count = real.clamp(max=self.first_queries)[:, None, None].expand(values.shape)
+        count = real if self.first_queries is None else real.clamp(max=self.first_queries)
+        count = count[:, None, None].expand(values.shape)
         return Reading(values, torch.where(values.isnan().cpu(), 0, count))
+
+    def _together(self, values: Tensor, count: Tensor) -> Tensor:
+        """[batch, head, part] of values [batch, head, position, part]; NaN where none is defined."""
+        if self.together == "mean":
+            return values.nanmean(2)
+        if self.together == "sum":
+            return torch.where(count > 0, values.nansum(2), torch.nan)
+        return torch.where(count > 0, values.nan_to_num(-torch.inf).amax(2), torch.nan)
 
     def _call(self, stats: AttentionStats) -> Tensor:
         values = self._of_function(stats.read_by(f"probe {self.name!r}", self.needs))
-        axes = 3 if self.per == "query" else 2
+        axes = 2 if self.per == "example" else 3
         expected = axes + bool(self.parts)
         if values.dim() != expected or (self.parts and values.shape[-1] != len(self.parts)):
-            shape = "[batch, head, query" if self.per == "query" else "[batch, head"
+            shape = "[batch, head" if self.per == "example" else f"[batch, head, {self.per}"
             raise ProbeError(
                 f"probe {self.name!r}, layer {stats.layer}: expected {shape}{', part' if self.parts else ''}]"
                 f"{f' with {len(self.parts)} parts' if self.parts else ''}, got {list(values.shape)}"
@@ -142,7 +158,7 @@ def probe(
     title: str,
     formula: str,
     unit: str,
-    bounds: tuple[float, float | None],
+    bounds: tuple[float | None, float | None],
     higher: str,
     caveat: str,
     source: str,
@@ -179,6 +195,35 @@ def queries_in(stats: AttentionStats, group: str) -> Tensor:
         raise ValueError(f"group {group!r}: the queries of tower {stats.call.tower!r} carry no labels")
     wanted = torch.tensor(members, dtype=stats.query_groups.dtype, device=stats.query_groups.device)
     return torch.isin(stats.query_groups, wanted)[:, None]
+
+
+def answering(stats: AttentionStats) -> Tensor:
+    """bool [batch, 1, query], True for queries whose next token is part of the answer."""
+    if stats.key_groups is None or "answer" not in stats.group_names:
+        raise ValueError(f"the tokens of tower {stats.call.tower!r} carry no label `answer`")
+    following = torch.nn.functional.pad(stats.key_groups[:, 1:], (0, 1), value=-1)
+    return (following == stats.group_names.index("answer"))[:, None]
+
+
+def keys_in(stats: AttentionStats, group: str) -> Tensor:
+    """bool [batch, 1, key], True for keys labelled `group` or a group under it."""
+    members = [index for index, name in enumerate(stats.group_names) if name in family(group)]
+    if stats.key_groups is None:
+        raise ValueError(f"group {group!r}: the keys of tower {stats.call.tower!r} carry no labels")
+    return torch.isin(stats.key_groups, torch.tensor(members, dtype=torch.int8, device=stats.key_groups.device))[
+        :, None
+    ]
+
+
+def watchers(stats: AttentionStats) -> Tensor:
+    """int64 [batch, 1, key], how many real queries can see each key."""
+    batch, _, queries = stats["visible_keys"].shape
+    real = stats.real_queries
+    count = torch.full((batch, 1), queries) if real is None else real.sum(1, keepdim=True).cpu()
+    count = count.to(stats["visible_keys"].device)[..., None].expand(-1, -1, queries)
+    if stats.call.causal:
+        count = count - position_of(stats)
+    return count if stats.call.window is None else count.clamp(max=stats.call.window)
 
 
 def position_of(stats: AttentionStats) -> Tensor:

@@ -81,13 +81,13 @@ class BatchTables:
         for one in self.tables.probes:
             if one.applies(stats):
                 self.tables.add_reading(one, stats.call, one.measure(stats), self.first)
-                if self.kept and one.per == "query":
+                if self.kept and one.per != "example":
                     self._add_positions(one, stats)
         if self._maps_wanted:
             self._add_maps(stats)
 
     def _add_positions(self, one: Probe, stats: AttentionStats) -> None:
-        """What each query contributed, cut to the example's own length."""
+        """What each query or key contributed, cut to the example's own length."""
         values = one.positions(stats).float().cpu().numpy()
         for index, example in enumerate(self.kept):
             for number, part in enumerate(one.parts or ("",)):
@@ -95,7 +95,7 @@ class BatchTables:
                 if one.parts and np.isnan(lines).all():
                     continue
                 for head, line in enumerate(lines):
-                    place = (example, one.name, part, stats.call.tower, stats.layer, head, "query", line)
+                    place = (example, one.name, part, stats.call.tower, stats.layer, head, one.per, line)
                     _append(self.tables.positions, POSITION, place)
 
     def _add_maps(self, stats: AttentionStats) -> None:

@@ -14,7 +14,7 @@ from .probe import Probe, Reading
 from .targets import targets_of
 
 NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
-         "distractor", "subject")  # fmt: skip
+         "distractor", "subject", "other")  # fmt: skip
 LENGTH = 90
 """Tokens of an example: more than the 64 that sink_rate asks for."""
 
@@ -47,6 +47,7 @@ def stats_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
         inputs.visibility.query_mask,
         inputs.query_groups,
         inputs.key_groups,
+        inputs.key_tokens,
     )
 
 

@@ -141,6 +141,12 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--baselines", action="store_true", help="also with random weights and with shuffled tokens")
     parser.add_argument(
+        "--answers",
+        choices=("given", "own", "right"),
+        default="given",
+        help="force the data's answers on the model, or let it answer first (own), or keep the right ones (right)",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and what it takes; measure nothing"
     )
     parser.add_argument("--json", action="store_true", help="the runs as JSON")
@@ -158,7 +164,8 @@ def measure_run(args: argparse.Namespace) -> int:
     model = load_model(args)
     plans = plan_runs(
         model, probes, args.data, named=spelled_out(args.probes), examples=args.examples, seed=args.seed,
-        bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions, baselines=args.baselines,
+        bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
+        answers=args.answers, baselines=args.baselines,
     )  # fmt: skip
     for plan in plans:
         print(plan_text(plan, args.store), file=sys.stderr)

@@ -19,7 +19,7 @@ def card_text(one: Probe) -> str:
     low, high = one.bounds
     lines = {
         "formula": one.formula,
-        "unit": f"{one.unit}, {low} to {'no limit' if high is None else high}",
+        "unit": f"{one.unit}, {_range(low, high)}",
         "high means": one.higher,
         "does not show": one.caveat,
         "needs": ", ".join(sorted(one.needs)),
@@ -32,6 +32,12 @@ def card_text(one: Probe) -> str:
         for name, text in lines.items()
     ]
     return "\n".join([f"{one.spelled}  {one.title}", f"  {one.summary}", *body])
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is None:
+        return "any number" if high is None else f"at most {high}"
+    return f"{low} to {'no limit' if high is None else high}"
 
 
 def markdown_table(chosen: Iterable[Probe]) -> str:

@@ -20,11 +20,12 @@ def stats_of(
     *,
     tokens: Sequence[int] | None = None,
     groups: Sequence[str] | None = None,
+    values: Tensor | Sequence[Any] | None = None,
     call: Call | None = None,
 ) -> AttentionStats:
     """Statistics of given causal weights [query, key] (or [batch, head, query, key]), rows summing to 1.
 
-    Logits are the logarithms of the weights; `tokens` and `groups` are one per position.
+    Logits are the logarithms of the weights; `tokens`, `groups` and `values` (a vector each) are one per position.
     """
     weights = torch.as_tensor(weights, dtype=torch.float64)
     weights = weights.expand(1, 1, *weights.shape) if weights.dim() == 2 else weights
@@ -38,10 +39,14 @@ def stats_of(
         labels = torch.tensor([names.index(name) for name in groups], dtype=torch.int8).expand(batch, -1)
     ids = None if tokens is None else torch.tensor(tokens).expand(batch, -1)
     wanted = frozenset(needs)
+    vectors = None
+    if values is not None:
+        vectors = torch.as_tensor(values, dtype=torch.float64).expand(batch, heads, keys, -1)
     inputs = AttentionInputs(
-        torch.zeros(batch, heads, queries, 1), torch.zeros(batch, heads, keys, 1), visibility=Visibility(after=0),
+        torch.zeros(batch, heads, queries, 1), torch.zeros(batch, heads, keys, 1), vectors,
+        visibility=Visibility(after=0),
         key_groups=labels, query_groups=labels, group_count=len(names), query_tokens=ids, key_tokens=ids,
         targets=targets_of(wanted, real),
     )  # fmt: skip
-    values = statistics_of_weights(inputs, wanted, weights, logits, logits.logsumexp(-1), visible)
-    return AttentionStats(values, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels)
+    found = statistics_of_weights(inputs, wanted, weights, logits, logits.logsumexp(-1), visible)
+    return AttentionStats(found, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels, ids)

@@ -64,6 +64,12 @@ def site(store_path):
         yield address
 
 
+@pytest.fixture(scope="session")
+def compared_site(compared):
+    with served(compared.path.parent) as address:
+        yield address
+
+
 @pytest.fixture
 def fresh(tmp_path):
     """An empty store and the address of its dashboard."""

@@ -16,7 +16,6 @@ from headatlas.dashboards.wording import summary
 from headatlas.data.errors import UserError
 from headatlas.data.store import open_store
 
-from .conftest import served
 from .test_browser import wait_text, wait_url
 
 PLACE = {"probe": "induction", "part": "", "stratum": "length=64", "tower": "text"}
@@ -141,22 +140,27 @@ def test_figures_refuse_a_baseline_that_is_not_there(run):
 
 
 @pytest.mark.browser
-def test_the_picker_subtracts_and_the_url_keeps_it(open_page, compared):
-    with served(compared.path.parent) as address:
-        page = open_page(f"{address}/atlas?run={compared.id}&probe=previous_token&head=L1H4")
-        page.wait_for_selector("#atlas-graph .heatmaplayer image")
-        page.locator("#atlas-minus").click()
-        page.get_by_role("option", name="Random weights").click()
-        wait_text(page, "#atlas-card h2", "Previous token − random weights")
-        wait_text(page, "#atlas-chosen", "Random weights")
-        wait_url(page, "minus=random")
-        wait_text(page, ".ha-table-twin .ag-header", "Effect")
-        page.reload()
-        wait_text(page, "#atlas-graph-caption", "heads differ from random weights at q below 0.05")
-        assert page.locator("#atlas-minus").input_value() == "Random weights"
-        page.goto(f"{address}/atlas?run={compared.baseline('random').id}")
-        page.wait_for_selector("#atlas-graph .heatmaplayer image")
-        assert not page.locator("#atlas-minus").is_visible()
-        page.goto(address)
-        page.get_by_role("link", name="random weights").click()
-        wait_url(page, f"/atlas?run={compared.id}")
+def test_the_picker_subtracts_and_the_url_keeps_it(open_page, compared, compared_site):
+    page = open_page(f"{compared_site}/atlas?run={compared.id}&probe=previous_token&head=L1H4")
+    page.wait_for_selector("#atlas-graph .heatmaplayer image")
+    page.locator("#atlas-minus").click()
+    page.get_by_role("option", name="Random weights").click()
+    wait_text(page, "#atlas-card h2", "Previous token − random weights")
+    wait_text(page, "#atlas-chosen", "Random weights")
+    wait_url(page, "minus=random")
+    wait_text(page, ".ha-table-twin .ag-header", "Effect")
+    page.reload()
+    wait_text(page, "#atlas-graph-caption", "heads differ from random weights at q below 0.05")
+    assert page.locator("#atlas-minus").input_value() == "Random weights"
+
+
+@pytest.mark.browser
+def test_a_baseline_leads_to_its_run_and_has_nothing_to_subtract(open_page, compared, compared_site):
+    page = open_page(f"{compared_site}/atlas?run={compared.baseline('random').id}")
+    page.wait_for_selector("#atlas-graph .heatmaplayer image")
+    assert not page.locator("#atlas-minus").is_visible()
+    page = open_page(compared_site)
+    page.get_by_role("link", name="random weights").click()
+    wait_url(page, f"/atlas?run={compared.id}")
+    page.wait_for_selector("#atlas-graph .heatmaplayer image")
+    assert page.locator("#atlas-minus").is_visible()

@@ -3,11 +3,13 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from headatlas.data.catalog import Vocabulary, all_datasets, load_data, parse_data
 from headatlas.data.encode import encode
 from headatlas.data.errors import DataError
 from headatlas.data.examples import Example
 from headatlas.data.jsonl import write_examples
+from headatlas.data.organisms.vocabulary import build_tokenizer
 from headatlas.data.prompts.text import shipped
 
 from .tokenizers_offline import byte_bpe, word_level
@@ -279,3 +281,29 @@ def test_bigram_backcopy_copies_after_its_triggers():
         triggers = [start for start, _ in example.spans["other"]]
         assert triggers and len({ids[index] for index in triggers}) <= 3
         assert all(ids[index + 1] == ids[index - 1] for index in triggers if 0 < index < 63)
+
+
+@pytest.mark.parametrize("frames", ["held_out", "train", "far"])
+def test_secrets_are_said_once_and_asked_for_at_the_end(frames):
+    tokenizer = build_tokenizer()
+    vocab = Vocabulary(tokenizer, len(tokenizer))
+    data = load_data(f"secrets:lengths=160+256,depths=0+1,distractors=2,frames={frames}", vocab, examples=8, seed=1)
+    batch = encode(data.examples, tokenizer)
+    needle, answer = batch.group_mask("needle"), batch.group_mask("answer")
+    assert (needle.sum(1) == 4).all() and (answer.sum(1) == 4).all()
+    assert (batch.input_ids[needle] == batch.input_ids[answer]).all()
+    assert (batch.group_mask("distractor").sum(1) == 8).all()
+    assert batch.lengths.tolist() == [pytest.approx(example.conditions["length"], abs=65) for example in data.examples]
+    assert all(
+        length <= example.conditions["length"] for length, example in zip(batch.lengths, data.examples, strict=True)
+    )
+    first = needle.to(torch.int8).argmax(1)
+    assert all(first[:2] < 30) and all(first[2:4] > 60)  # depth 0, then 1, each at both lengths
+
+
+def test_secrets_refuse_what_they_do_not_have():
+    vocab = Vocabulary(build_tokenizer(), 1000)
+    with pytest.raises(DataError, match="expected frames of held_out, train, far; came 'near'"):
+        load_data("secrets:frames=near", vocab)
+    with pytest.raises(DataError, match="0 to 3 distractors"):
+        load_data("secrets:distractors=4", vocab)

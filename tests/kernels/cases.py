@@ -11,7 +11,8 @@ EVERYTHING = frozenset(
         "logit_sum_squares", "mean_distance", "mean_square_distance", "clipped_distance:10", "clipped_distance:200",
         "window_mass:1", "window_mass:16", "window_mass:150", "duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys", "weight_at:first",
         "weight_at:some", "group_mass", "value_weighted_mass", "output", "received", "received_by_group",
-        "future_average:0:5", "future_average:10:100", "pooled_mean", "pooled_max",
+        "start_mass:1", "start_mass:4", "start_mass:300", "tail_weights:1",
+        "tail_weights:70", "output_norm", "value_norm", "received_entropy", "future_average:0:5", "future_average:10:100", "pooled_mean", "pooled_max",
     }
 )  # fmt: skip
 

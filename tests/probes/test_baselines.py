@@ -208,3 +208,24 @@ def test_against_random_weights_a_sharp_model_stands_out(model, run):
     assert (found["q"] < 0.001).all()
     assert (found["effect"] < -5).all()
     assert found["n"].tolist() == [20] * LAYERS * HEADS
+
+
+def test_a_retrieval_score_has_no_meaning_on_shuffled_tokens(model, tmp_path):
+    from headatlas.data.examples import Example
+    from headatlas.data.jsonl import write_examples
+
+    ids = [tuple(range(5 + k, 25 + k)) for k in range(6)]
+    spans = {"needle": ((4, 7),)}
+    write_examples(
+        tmp_path / "needles.jsonl",
+        [Example(id=f"e{k}", token_ids=one, answer_ids=one[4:7], spans=spans) for k, one in enumerate(ids)],
+    )
+    run = measure(
+        model, "retrieval,needle_mass", str(tmp_path / "needles.jsonl"), store=tmp_path / "runs", baselines=True
+    )
+    assert list(run.baseline("random").header["probes"]) == ["retrieval", "needle_mass"]
+    assert list(run.baseline("shuffled").header["probes"]) == ["needle_mass"]
+    with pytest.raises(
+        UserError, match="hold no 'retrieval': once tokens are shuffled the answer is not what the need"
+    ):
+        run.against("shuffled", "retrieval")

@@ -1,0 +1,127 @@
+"""Statistics of a few rows or columns of the map, from the logsumexp of each row: no second softmax, O(n) memory.
+
+p_ij = exp(z_ij - logsumexp_i) for the pairs that are asked for alone. Cost: 2 d FLOPs and one exponential for each of
+them, `first` keys x n queries or `last` queries x n keys. Beside these, what is a function of the values alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .inputs import AttentionInputs
+from .stats import split_name
+
+BASES = frozenset({"start_mass", "tail_weights", "value_norm"})
+"""Fields found here."""
+BLOCK = 1024
+"""Queries of `start_mass` at once."""
+
+
+def selected(needs: frozenset[str]) -> frozenset[str]:
+    """What of `needs` is found here."""
+    return frozenset(name for name in needs if split_name(name)[0] in BASES)
+
+
+def selected_stats(inputs: AttentionInputs, needs: frozenset[str], logsumexp: Tensor) -> dict[str, Tensor]:
+    """The fields of `needs` that `selected` names; `logsumexp` [batch, head, query] in nats, of these very keys.
+
+    Handed keys less their mean (`centred`), which softmax does not see, it is exact where all keys share much.
+    """
+    found: dict[str, Tensor] = {}
+    for name in selected(needs):
+        base, arguments = split_name(name)
+        if base == "value_norm":
+            assert inputs.value is not None
+            norm = inputs.value.to(logsumexp.dtype).norm(dim=-1)
+            found[name] = norm.repeat_interleave(inputs.repeats, 1)
+        elif base == "start_mass":
+            found[name] = _start_mass(inputs, logsumexp, int(arguments[0]))
+        else:
+            rows = tail_queries(inputs, int(arguments[0]))
+            keys = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
+            found[name] = _weights(inputs, logsumexp, rows, keys)
+    return found
+
+
+def centred(inputs: AttentionInputs, dtype: torch.dtype) -> AttentionInputs:
+    """The call in `dtype`, its keys less their mean where softmax does not see it."""
+    key = inputs.key.to(dtype)
+    if inputs.softcap is None:
+        key = key - key.mean(2, keepdim=True)
+    return replace(inputs, query=inputs.query.to(dtype), key=key)
+
+
+def tail_queries(inputs: AttentionInputs, count: int) -> Tensor:
+    """Index [batch, row] of the last `count` real queries, in order; -1 in front where there are fewer."""
+    return _edge(inputs.real_queries().flip(1), count, inputs.shape[2]).flip(1)
+
+
+def start_keys(inputs: AttentionInputs, count: int) -> Tensor:
+    """Index [batch, key] of the first `count` real keys; -1 at the end where there are fewer."""
+    batch, _, _, keys = inputs.shape
+    mask = inputs.visibility.key_mask
+    real = torch.ones(batch, keys, dtype=torch.bool, device=inputs.key.device) if mask is None else mask
+    chosen = _edge(real, count, keys)
+    return torch.where(chosen >= 0, keys - 1 - chosen, -1)
+
+
+def _edge(real: Tensor, count: int, size: int) -> Tensor:
+    """Counted from the other end, the place of the first `count` True of each row, -1 where there are fewer."""
+    order = real.long().argsort(dim=1, descending=True, stable=True)[:, :count]
+    there = real.gather(1, order)
+    found = torch.where(there, size - 1 - order, -1)
+    return torch.nn.functional.pad(found, (0, count - found.shape[1]), value=-1)
+
+
+def _start_mass(inputs: AttentionInputs, logsumexp: Tensor, count: int) -> Tensor:
+    batch, heads, queries, _ = inputs.shape
+    keys = start_keys(inputs, min(count, inputs.shape[3]))
+    mass = logsumexp.new_empty(batch, heads, queries)
+    for start in range(0, queries, BLOCK):
+        rows = torch.arange(start, min(queries, start + BLOCK), device=keys.device).expand(batch, -1)
+        mass[:, :, rows[0]] = _weights(inputs, logsumexp, rows, keys).sum(-1)
+    return mass
+
+
+def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
+    """[batch, head, row, key] of queries `rows` [batch, row] and keys `keys` [batch, key]; 0 at -1 and where hidden."""
+    row, key = rows.clamp(min=0), keys.clamp(min=0)
+    query = _picked(inputs.query, row).unflatten(1, (-1, inputs.repeats)).to(logsumexp.dtype)
+    logits = query.flatten(2, 3) @ _picked(inputs.key, key).to(logsumexp.dtype).mT
+    logits = logits.mul_(inputs.scale).unflatten(2, (inputs.repeats, -1)).flatten(1, 2)
+    if inputs.softcap is not None:
+        logits = logits.div_(inputs.softcap).tanh_().mul_(inputs.softcap)
+    if inputs.bias is not None:
+        bias = inputs.bias.expand(inputs.shape[0], -1, -1, -1)
+        index = row[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3])
+        taken = bias.gather(2, index)
+        logits += taken.gather(3, key[:, None, None].expand(*taken.shape[:3], -1))
+    known = logsumexp.gather(2, row[:, None].expand(-1, logsumexp.shape[1], -1))
+    known = known.masked_fill(known == -torch.inf, torch.inf)
+    return logits.sub_(known[..., None]).exp_().masked_fill_(~_seen(inputs, rows, keys)[:, None], 0.0)
+
+
+def _picked(tensor: Tensor, index: Tensor) -> Tensor:
+    """tensor [batch, head, place, d] at places [batch, chosen]."""
+    return tensor.gather(2, index[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[-1]))
+
+
+def _seen(inputs: AttentionInputs, rows: Tensor, keys: Tensor) -> Tensor:
+    """bool [batch, row, key]: both exist and the query may see the key."""
+    view = inputs.visibility
+    query, key = rows[:, :, None], keys[:, None, :]
+    seen = (query >= 0) & (key >= 0)
+    gap = query + view.offset - key
+    if view.before is not None:
+        seen = seen & (gap <= view.before)
+    if view.after is not None:
+        seen = seen & (gap >= -view.after)
+    if view.key_mask is not None:
+        seen = seen & view.key_mask.gather(1, keys.clamp(min=0))[:, None]
+    if view.rule is not None:
+        batch = torch.arange(rows.shape[0], device=rows.device)[:, None, None]
+        seen = seen & view.rule(batch, query.clamp(min=0), key.clamp(min=0))
+    return seen
