@@ -27,6 +27,7 @@ VERBS = {
     "models": Verb("probes", "the models that come with the package, and their certificates"),
     "measure": Verb("probes", "measure the heads of a model on a data set, into the store"),
     "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
+    "compare": Verb("data", "whether two readings put the heads in the same order"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
     "train": Verb("probes", "train an organism from its recipe"),
     "serve": Verb("dashboards", "the dashboard over a store"),

@@ -29,7 +29,7 @@ from .command import resume_command
 from .errors import StoreError
 from .intervals import bootstrap_mean, cluster_sums, newcombe
 from .permutation import false_discovery_q, sign_flip_p
-from .summary import grids, strata_of, stratum_seed
+from .summary import grids, strata_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -148,6 +148,5 @@ def _tables(
         inside = examples.index.get_indexer(members)
         inside = inside[both[inside]]
         if len(inside):
-            seed = stratum_seed(probe, part, tower, stratum)
-            columns = compare(values[inside], other[inside], clusters[inside], binary=binary, seed=seed)
+            columns = compare(values[inside], other[inside], clusters[inside], binary=binary)
             yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **columns)

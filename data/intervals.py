@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
+from scipy.stats import rankdata
 
 MIN_CLUSTERS = 5
 """Fewer clusters with a value than this, and the interval is NaN."""
@@ -46,15 +47,25 @@ def bootstrap_mean(
         return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     sums, counts = cluster_sums(values, clusters)
     n = (counts > 0).sum(axis=0)
-    picks = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=draws)
+    picks = drawn_clusters(len(sums), draws, seed)
+    alike = bool((counts == counts[:, :1]).all())  # no head lacks an example: one column says how many were drawn
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = (picks @ sums) / (picks @ counts)
+        means = (picks @ sums) / (picks @ (counts[:, :1] if alike else counts))
     low, high = np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     for size in np.unique(n[n >= MIN_CLUSTERS]):
         heads = n == size
         tail = expanded_tail(int(size))
-        low[heads], high[heads] = np.nanquantile(means[:, heads], [tail, 1 - tail], axis=0)
+        here = means[:, heads]
+        quantile = np.nanquantile if np.isnan(here).any() else np.quantile  # the latter takes all heads at once
+        low[heads], high[heads] = quantile(here, [tail, 1 - tail], axis=0)
     return low, high
+
+
+@lru_cache(maxsize=4)
+def drawn_clusters(clusters: int, draws: int, seed: int) -> np.ndarray:
+    """How often each cluster is drawn, float [draw, cluster]: whole data sets drawn with replacement."""
+    picks = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
+    return picks.astype(np.float64)
 
 
 def wilson(successes: np.ndarray | float, n: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
@@ -117,21 +128,33 @@ def split_half_reliability(
         return math.nan
     sums, counts = cluster_sums(values, clusters)
     generator = np.random.default_rng(seed)
-    found = [_half_against_half(sums, counts, generator.permutation(len(sums))) for _ in range(splits)]
-    known = [r for r in found if not math.isnan(r)]
-    if len(sums) < MIN_CLUSTERS or not known:
+    if len(sums) < MIN_CLUSTERS:
         return math.nan
-    r = sum(known) / len(known)
-    return 2 * r / (1 + abs(r))
+    first = np.stack([generator.permutation(len(sums)) < len(sums) // 2 for _ in range(splits)]).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        halves = [(chosen @ sums) / (chosen @ counts) for chosen in (first, 1 - first)]
+    found = spearman_of_rows(*halves)
+    found = found[~np.isnan(found)]
+    return float(2 * found.mean() / (1 + abs(found.mean()))) if len(found) else math.nan
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation of two vectors, ties at their mean rank; NaN pairs are left out; NaN for a constant."""
     known = ~(np.isnan(a) | np.isnan(b))
-    x, y = _ranks(a[known]), _ranks(b[known])
+    x, y = rankdata(a[known]), rankdata(b[known])
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     return float(np.corrcoef(x, y)[0, 1])
+
+
+def spearman_of_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman of each row of two [row, head] arrays; NaN pairs are left out; NaN for a constant."""
+    if (np.isnan(a) | np.isnan(b)).any():
+        return np.array([spearman(*rows) for rows in zip(a, b, strict=True)])
+    x, y = (rankdata(values, axis=1) for values in (a, b))
+    x, y = (ranks - ranks.mean(1, keepdims=True) for ranks in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
 
 
 @lru_cache
@@ -148,16 +171,3 @@ def _checked(values: np.ndarray, clusters: Sequence[Any] | np.ndarray) -> np.nda
             f"expected values [example, head] and a cluster per example; came {values.shape} and {len(clusters)}"
         )
     return values
-
-
-def _half_against_half(sums: np.ndarray, counts: np.ndarray, order: np.ndarray) -> float:
-    half = len(order) // 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = [sums[part].sum(axis=0) / counts[part].sum(axis=0) for part in (order[:half], order[half:])]
-    return spearman(*means)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, equal values at their mean rank."""
-    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[index]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -87,9 +86,8 @@ def _probe_tables(
             inside = examples.index.get_indexer(members)
             inside = inside[held[inside]]
             if len(inside):
-                seed = stratum_seed(probe, part, tower, stratum)
                 clusters = examples["cluster"].to_numpy()[inside]
-                table = _summary(values[inside], clusters, binary=binary, draws=draws, seed=seed)
+                table = _summary(values[inside], clusters, binary=binary, draws=draws)
                 yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
 
 
@@ -109,11 +107,6 @@ def grids(
         yield part, tower, places, values, held
 
 
-def stratum_seed(probe: str, part: str, tower: str, stratum: str) -> int:
-    """The seed of everything drawn for one table, so that the same rows always give the same numbers."""
-    return crc32(f"{probe}|{part}|{tower}|{stratum}".encode())
-
-
 def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """The column number of each row, and the layer and head of each column, in order; null comes first."""
     layer, head = (group[name].fillna(-1).to_numpy(dtype=np.int64) for name in ("layer", "head"))
@@ -121,7 +114,7 @@ def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     return codes, group[["layer", "head"]].iloc[first].reset_index(drop=True)
 
 
-def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int, seed: int) -> dict[str, Any]:
+def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int) -> dict[str, Any]:
     """The numbers of one table from values [example, head]: the columns from `mean` to `reliability`."""
     sums, counts = cluster_sums(values, clusters)
     n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
@@ -130,10 +123,10 @@ def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: i
     if binary:
         low, high = _share_interval(mean, n)
     elif len(sums) >= MIN_CLUSTERS:
-        low, high = bootstrap_mean(values, clusters, draws=draws, seed=seed)
+        low, high = bootstrap_mean(values, clusters, draws=draws)
     else:
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
-    reliability = split_half_reliability(values, clusters, seed=seed)
+    reliability = split_half_reliability(values, clusters)
     return {
         "mean": mean,
         "ci_low": low,

@@ -1,4 +1,4 @@
-"""The command line of this room: `headatlas data` and `headatlas show`."""
+"""The command line of this room: `headatlas data`, `headatlas show` and `headatlas compare`."""
 
 from __future__ import annotations
 
@@ -49,6 +49,17 @@ the clusters, 1 at best. No row mixes lengths that are a factor of two or more a
 deviations of the baseline's heads the head lies from their mean; `q`, the Benjamini-Hochberg adjusted p of a sign-flip
 test over all heads of the row's probe, part and stratum. Largest effects first, of either sign.
 exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
+"""
+
+
+COMPARE_HELP = """\
+examples:
+  headatlas compare latest:retrieval/score@length=128 latest:retrieval/score@length=256
+  headatlas compare latest:retrieval/score latest:streaming_recall/4+16 latest:induction
+  headatlas compare RUN1:entropy RUN2:entropy --json
+
+Spearman's rank correlation over heads, with a 95 % interval over prompts (n clusters of them; absent below 5), and the
+heads that are in the top tenth (five at least) of both.
 """
 
 
@@ -119,6 +130,41 @@ def show_run(args: argparse.Namespace) -> int:
         print_table(list(shown), shown.itertuples(index=False, name=None), right=NUMERIC)
     else:
         print("no values yet")
+    return 0
+
+
+def compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas compare`."""
+    teach(parser, "Whether two readings put the heads in the same order.", COMPARE_HELP)
+    parser.add_argument("first", metavar="READING", help="RUN:PROBE, RUN:PROBE/PART or RUN:PROBE/PART@STRATUM")
+    parser.add_argument("second", metavar="READING", nargs="+", help="one or more to set against the first")
+    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
+
+
+def compare_run(args: argparse.Namespace) -> int:
+    """Print the rank correlation of the first reading with each other one."""
+    from dataclasses import asdict
+
+    from .agreement import agreement, find_values
+    from .store import open_store
+
+    store = open_store(args.store)
+    first = find_values(store, args.first)
+    others = [find_values(store, text) for text in args.second]
+    found = [(other.name, agreement(first, other)) for other in others]
+    if args.json:
+        print(json.dumps([{"first": first.name, "second": name} | asdict(one) for name, one in found], indent=1))
+        return 0
+    rows = [
+        (
+            name, f"{one.rho:.3f}", f"{one.low:.3f} .. {one.high:.3f}", f"{one.heads}", f"{min(one.clusters)}",
+            f"{len(one.shared)} of {one.top} (chance {one.chance:.1f}): {' '.join(one.shared) or 'none'}",
+        )
+        for name, one in found
+    ]  # fmt: skip
+    print(f"{first.name} against")
+    print_table(("reading", "Spearman", "95 %", "heads", "n", "top heads in both"), rows)
     return 0
 
 

@@ -8,6 +8,8 @@ from ..data.organisms.shelf import certificate, organisms
 
 DESCRIPTIONS = {
     "pico-lm": "6 layers x 8 heads, trained on repeats, needles, names, chat and plain English",
+    "pico-lm-seed1": "pico-lm of training seed 1: what holds for all three is not an accident of one",
+    "pico-lm-seed2": "pico-lm of training seed 2",
     "pico-sink": "2 layers x 2 heads, trained on Bigram-Backcopy and English until first-token sinks arise",
 }
 

@@ -59,7 +59,8 @@ def certify(name_or_folder: str | Path, *, scale: float = 1.0, seed: int = 10_00
     torch.set_num_threads(1)
     training = json.loads((folder / "training.json").read_text()) if (folder / "training.json").exists() else {}
     old = json.loads((folder / CERTIFICATE).read_text()) if (folder / CERTIFICATE).exists() else {}
-    name = training.get("recipe") or old.get("organism") or folder.name
+    name = training.get("recipe") or old.get("recipe") or old.get("organism") or folder.name
+    organism = folder.name if folder.parent == SHELF else name
     if name not in MEASURES:
         raise ValueError(
             f"no measures are known for {name!r} in {folder.name}; certificates exist for {sorted(MEASURES)}"
@@ -67,9 +68,10 @@ def certify(name_or_folder: str | Path, *, scale: float = 1.0, seed: int = 10_00
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     result = {
         "schema": SCHEMA,
-        "organism": name,
+        "organism": organism,
+        "recipe": name,
         "training": _summary(training) or old.get("training"),
-        "command": f"headatlas models --certify {name}",
+        "command": f"headatlas models --certify {organism}",
         "prompt_seed": seed,
         "prompts": NOTES[name],
         "versions": {package: version(package) for package in ("torch", "transformers", "tokenizers", "numpy")},
