@@ -7,19 +7,22 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Input, State, html
 
+from ..data.baselines import KINDS
 from ..data.store import Run
-from .controls import aria, icon
+from .controls import aria, capital, icon
 from .pickers import only_if_many, picker, stratum_picker, tower_picker
 from .reading import Frame, Reading
 from .readings import cards, parts_of, shape_of
 from .state import count, current_run, flag, known_head, known_place, known_probe, one_of, reading_of
 
 RUN, PROBE, PART, STRATUM, TOWER = "atlas-run", "atlas-probe", "atlas-part", "atlas-stratum", "atlas-tower"
-LIMITS, FLIP, VIEW, TOP = "atlas-limits", "atlas-flip", "atlas-view", "atlas-top"
+LIMITS, FLIP, VIEW, TOP, MINUS = "atlas-limits", "atlas-flip", "atlas-view", "atlas-top", "atlas-minus"
 PART_FRAME, PREVIOUS, NEXT = "atlas-part-frame", "atlas-previous", "atlas-next"
 MOST_TOP = 50
 LIMIT_CHOICES = {"full": "Full range", "robust": "Robust", "bounds": "Bounds"}
 VIEW_CHOICES = {"one": "One reading", "all": "All readings"}
+NOTHING = "nothing"
+"""What is subtracted unless a baseline is chosen."""
 
 
 def read_query(run: Run, table: Frame, query: dict[str, Any]) -> dict[str, Any]:
@@ -34,14 +37,30 @@ def read_query(run: Run, table: Frame, query: dict[str, Any]) -> dict[str, Any]:
         "part": one_of("part", query.get("part"), parts, parts[0]),
         "head": known_head(query.get("head"), *shape_of(run, tower)[:2]),
         "limits": one_of("limits", query.get("limits"), LIMIT_CHOICES, "full"),
+        "minus": known_minus(run, query.get("minus")),
         "view": one_of("view", query.get("view"), VIEW_CHOICES, "one"),
         "flip": flag(query.get("flip")),
         "top": count("top", query.get("top"), MOST_TOP),
     }
 
 
+def known_minus(run: Run, value: Any) -> str:
+    """The baseline a URL subtracts; one that the run lacks is refused with the command that measures it."""
+    kind = one_of("minus", value, (NOTHING, *KINDS), NOTHING)
+    if kind != NOTHING:
+        run.baseline(kind)
+    return kind
+
+
+def minus_picker(run: Run, chosen: str) -> html.Div:
+    """What is subtracted: nothing, or a baseline that this run has; out of sight where it has none."""
+    kinds = [{"value": NOTHING, "label": "Nothing"}]
+    kinds += [{"value": kind, "label": capital(KINDS[kind])} for kind in run.baselines()]
+    return only_if_many(picker(MINUS, "Minus", kinds, chosen, width=185), kinds)
+
+
 def controls_row(run: Run, table: Frame, view: dict[str, Any]) -> html.Div:
-    """What is drawn: reading, part, stratum, tower; and how: one or all, colour range, direction."""
+    """What is drawn: reading, part, stratum, tower, less what; and how: one or all, colour range, direction."""
     parts = parts_of(table, view["probe"])
     part = view["part"] if view["part"] in parts else parts[0]
     return html.Div(
@@ -50,6 +69,7 @@ def controls_row(run: Run, table: Frame, view: dict[str, Any]) -> html.Div:
             only_if_many(picker(PART, "Part", parts, part, width=150), parts, id=PART_FRAME),
             stratum_picker(STRATUM, table, view["stratum"]),
             tower_picker(TOWER, table, view["tower"]),
+            minus_picker(run, view["minus"]),
             html.Div(className="ha-spring"),
             switch(VIEW, "Show", VIEW_CHOICES, view["view"]),
             switch(LIMITS, "Colour", LIMIT_CHOICES, view["limits"]),
@@ -84,11 +104,11 @@ def switch(identifier: str, label: str, choices: dict[str, str], value: str) -> 
 
 def place_inputs(kind: type[Input] | type[State] = Input) -> dict[str, Any]:
     """What a callback asks for to know which reading is shown; a change of it calls the callback where it is Input."""
-    shown = {"probe": PROBE, "part": PART, "stratum": STRATUM, "tower": TOWER}
+    shown = {"probe": PROBE, "part": PART, "stratum": STRATUM, "tower": TOWER, "minus": MINUS}
     return {"run": State(RUN, "value"), **{name: kind(identifier, "value") for name, identifier in shown.items()}}
 
 
-def asked(run: str, probe: str, part: str | None, stratum: str, tower: str) -> tuple[Run, Reading]:
+def asked(run: str, probe: str, part: str | None, stratum: str, tower: str, minus: str | None) -> tuple[Run, Reading]:
     """The run and the reading that `place_inputs` name."""
     opened = current_run(run)
-    return opened, reading_of(opened, probe, part, stratum, tower)
+    return opened, reading_of(opened, probe, part, stratum, tower, "" if minus in (None, NOTHING) else minus)

@@ -8,12 +8,17 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..data.heads import head_name, parse_head
-from .reading import Reading, bounds
+from .reading import Reading
 from .theme import COLOURS, DIVERGING, SEQUENTIAL, Scheme
 from .wording import UNDEFINED, hover, number
 
 Limits = Literal["full", "robust", "bounds"]
 ROBUST = (2.0, 98.0)
+DIFFERENCE_WORDS = {
+    "full": "even to both sides of 0, up to the largest difference",
+    "robust": "even to both sides of 0, 2nd to 98th percentile of heads, the rest clipped",
+    "bounds": "all differences the probe can have",
+}
 NARROW = 0.02
 """A full range below this share of the probe's bounds is said to be narrow: its colours show small differences."""
 
@@ -24,7 +29,7 @@ def colour_limits(reading: Reading, limits: Limits = "full") -> tuple[float, flo
     value = value[np.isfinite(value)]
     if not value.size:
         return 0.0, 1.0, "no defined value"
-    floor, ceiling = bounds(reading.card)
+    floor, ceiling = reading.bounds
     low, high, words = float(value.min()), float(value.max()), "lowest to highest head"
     if limits == "robust":
         low, high = (float(x) for x in np.percentile(value, ROBUST))
@@ -32,9 +37,13 @@ def colour_limits(reading: Reading, limits: Limits = "full") -> tuple[float, flo
     if limits == "bounds":
         low, high = (low if floor is None else floor), (high if ceiling is None else ceiling)
         words = "all values the probe can take" if None not in (floor, ceiling) else "bound to highest head"
+    if reading.minus:
+        words = DIFFERENCE_WORDS[limits if floor is not None else "full" if limits == "bounds" else limits]
     if reading.signed:
         high = max(abs(low), abs(high))
         low = -high
+    if high <= low and reading.minus:
+        return -1.0, 1.0, f"every head has {number(low)}"
     if high <= low:
         words = f"every head has {number(low)}"
         return (low, low + 1.0, words) if floor is None or ceiling is None else (floor, ceiling, words)

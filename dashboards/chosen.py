@@ -7,12 +7,22 @@ from typing import Any
 
 from dash import dcc, html
 
+from ..data.baselines import KINDS
 from ..data.heads import parse_head
 from ..data.store import Run
-from .controls import badge, percentile_bar
+from .controls import badge, capital, percentile_bar
 from .reading import Reading, by_standing, row_in
 from .state import link, readings_of
-from .wording import FROM_WEIGHTS, UNDEFINED, interval, number
+from .wording import (
+    FROM_WEIGHTS,
+    UNDEFINED,
+    effect_text,
+    interval,
+    number,
+    share,
+    signed,
+    signed_interval,
+)
 
 STANDS_OUT = 40
 """How far from the middle percentile a head must be to be named as standing out."""
@@ -38,8 +48,8 @@ def head_link(run: Run, reading: Reading, name: str) -> str:
 
 def hint(reading: Reading) -> html.Div:
     """What to do when no head is selected, with the highest heads to start from."""
-    best = reading.top(3)
-    names = ", ".join(f"{row.name} {number(row.value)}" for row in best.itertuples(index=False))
+    best, written = reading.top(3), signed if reading.minus else number
+    names = ", ".join(f"{row.name} {written(row.value)}" for row in best.itertuples(index=False))
     return html.Div(
         [
             html.H2("No head selected"),
@@ -47,7 +57,9 @@ def hint(reading: Reading) -> html.Div:
                 ["Click a cell, or focus the atlas and use the arrow keys. ", html.Kbd("Enter"), " opens the head."],
                 className="ha-muted",
             ),
-            html.P([html.Span("Highest: ", className="ha-muted"), names]) if names else None,
+            html.P([html.Span("Largest: " if reading.minus else "Highest: ", className="ha-muted"), names])
+            if names
+            else None,
         ]
     )
 
@@ -63,6 +75,22 @@ def standing_out(run: Run, reading: Reading, name: str) -> list[html.Li]:
             link_to = dcc.Link(other.title, href=head_link(run, other, name))
             lines.append(html.Li([link_to, html.Span(words, className="ha-muted")]))
     return lines
+
+
+def difference(reading: Reading, row: Any) -> html.Div:
+    """What the head shows, what the baseline shows, and how sure their difference is."""
+    unit = f" ({reading.unit})" if reading.unit else ""
+    pairs = [
+        ("Mean", number(row["mean"])),
+        (capital(KINDS[reading.minus]), number(row["baseline"])),
+        ("95 % interval", signed_interval(row["low"], row["high"])),
+        ("n", f"{int(row['n'])}"),
+        ("Effect", effect_text(row["effect"])),
+        ("q", share(row["q"])),
+        ("Rank by size", f"{int(row['rank'])} of {reading.ranked}"),
+    ]
+    figure = html.Div([html.Strong(signed(row["value"])), html.Span(f"{reading.title}{unit}")], className="ha-value")
+    return html.Div([figure, html.Dl([html.Div([html.Dt(a), html.Dd(b)]) for a, b in pairs], className="ha-pairs")])
 
 
 def measures(reading: Reading, row: Any) -> html.Div:
@@ -104,4 +132,5 @@ def chosen_head(run: Run, reading: Reading, name: str | None) -> html.Div:
         return html.Div([title, html.P(f"{reading.title} is {words}.", className="ha-muted")])
     others = standing_out(run, reading, name)
     below = [html.H3("Stands out in"), html.Ul(others, className="ha-others")] if others else []
-    return html.Div([title, measures(reading, row), *below])
+    shown = difference(reading, row) if reading.minus else measures(reading, row)
+    return html.Div([title, shown, *below])

@@ -7,6 +7,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from ..data.baselines import kind_words, links_of
 from ..data.store import Run
 from ..data.summary import NO_TOKENS
 from .reading import Reading, bounds
@@ -14,6 +15,10 @@ from .state import link
 from .wording import FROM_WEIGHTS
 
 STATUS_KINDS = {"done": "good", "running": "busy", "interrupted": "warn", "failed": "bad"}
+MINUS_WORDS = {
+    "random": "Less what the same model with random weights shows on the same prompts.",
+    "shuffled": "Less what the model shows when the tokens of the same prompts are shuffled; labels keep their places.",
+}
 GRAPH_CONFIG: Any = {"displayModeBar": False, "responsive": True, "doubleClick": False, "showTips": False}
 
 
@@ -54,11 +59,17 @@ def page(title: Any, *children: Any, aside: Any = None, below: Any = None) -> ht
     return html.Div([html.Div(heading, className="ha-heading"), below, *children], className="ha-page")
 
 
-def run_badges(run: Run) -> list[html.Span]:
-    """What every number on the page rests on: how many prompts, which precision, whether the run is complete."""
+def run_badges(run: Run) -> list[Any]:
+    """What every number on the page rests on: what it is a baseline of, how many prompts, which precision, whether the
+    run is complete."""
     header = run.header
+    facts: list[Any] = []
+    for parent in links_of(header)[:1]:
+        words, name = kind_words(parent), parent["run"]
+        title = f"Baseline of {name}: open that run"
+        facts.append(dcc.Link(words, href=link("/atlas", run=name), className="ha-badge ha-baseline", title=title))
     data = header.get("data") or {}
-    facts = [badge(FROM_WEIGHTS if data.get("spec") == NO_TOKENS else f"{data.get('examples', '?')} prompts")]
+    facts.append(badge(FROM_WEIGHTS if data.get("spec") == NO_TOKENS else f"{data.get('examples', '?')} prompts"))
     if header.get("dtype"):
         facts.append(badge(str(header["dtype"]).removeprefix("torch.")))
     if run.status != "done":
@@ -154,6 +165,7 @@ def reading_card(reading: Reading) -> html.Div:
             html.Div([html.H2(reading.title), unit], className="ha-reading-title"),
             html.P(card.get("summary") or ""),
             html.Code(card.get("formula") or ""),
+            html.P(MINUS_WORDS[reading.minus], className="ha-minus") if reading.minus else None,
             html.Details([html.Summary("How to read it"), facts(card)]),
         ]
     )

@@ -27,7 +27,8 @@ def export_menu() -> dmc.Menu:
 
 def python_for(run: Run, reading: Reading, top: int) -> str:
     """The lines that draw this view in a notebook."""
-    said = {"part": reading.part, "stratum": reading.stratum, "tower": reading.tower, "top": top}
+    said: dict[str, str | int] = {"part": reading.part, "stratum": reading.stratum, "tower": reading.tower}
+    said |= {"minus": reading.minus, "top": top}
     options = "".join(f", {key}={value!r}" for key, value in said.items() if value)
     return (
         "import headatlas as ha\n\n"

@@ -25,6 +25,7 @@ def atlas(
     part: str | None = None,
     stratum: str | None = None,
     tower: str | None = None,
+    minus: str = "",
     top: int | None = None,
     limits: Limits = "full",
     flip: bool = False,
@@ -32,9 +33,10 @@ def atlas(
 ) -> go.Figure:
     """The layer x head heatmap of one probe of a run, with the `top` highest heads framed.
 
-    A part, stratum or tower left out is the first the run has; the title says which. Layer 0 is at the bottom.
+    A part, stratum or tower left out is the first the run has; the title says which. `minus` subtracts a baseline of
+    the run, random or shuffled. Layer 0 is at the bottom.
     """
-    reading = read(run, probe, part=part, stratum=stratum, tower=tower)
+    reading = read(run, probe, part=part, stratum=stratum, tower=tower, minus=minus)
     said = (
         f"<b>{reading.title}</b> · {FROM_WEIGHTS if reading.of_weights else stratum_text(reading.stratum)} · {run.id}"
     )

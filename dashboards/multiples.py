@@ -35,7 +35,7 @@ def multiples_figure(
     """All readings of a run as small heatmaps in one figure, each on its own range, which its title states."""
     columns = min(4, max(len(readings), 1))
     rows = -(-max(len(readings), 1) // columns)
-    titles = [f"<b>{r.title}</b><br>{range_words(r, limits)}" for r in readings]
+    titles = [f"<b>{r.short_title}</b><br>{range_words(r, limits)}" for r in readings]
     height = 60 + rows * (62 + min(max(readings[0].layers * 12, 130), 360)) if readings else 240
     gap = 62 / height
     figure = make_subplots(

@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import html
 from dash.development.base_component import Component
 
+from ..data.baselines import KINDS
 from ..data.store import Store
 from .reading import Frame
 from .readings import strata_of, towers_of
@@ -18,12 +19,18 @@ def run_picker(identifier: str, store: Store, chosen: str) -> dmc.Select:
     """The run of this page; each run says its model and its data."""
     runs = store.runs()
     runs = [run for run in runs.to_dict("records") if run["status"] != "unreadable"]
-    data = [{"value": run["run_id"], "label": f"{run['model']} · {run['spec']}"} for run in runs]
+    data = [{"value": run["run_id"], "label": run_label(run)} for run in runs]
     labels = [entry["label"] for entry in data]
     for entry in data:
         if labels.count(entry["label"]) > 1:
             entry["label"] += f" · {entry['value'][-8:]}"
     return picker(identifier, "Run", data, chosen, width=400)
+
+
+def run_label(run: dict[str, Any]) -> str:
+    """Model and data of a listed run, and what a baseline leaves out."""
+    kind = KINDS.get(run["baseline"]) if isinstance(run["baseline"], str) else None
+    return " · ".join([run["model"], run["spec"], *([kind] if kind else [])])
 
 
 def picker(identifier: str, label: str, data: list[Any], value: str | None, *, width: int = 180) -> dmc.Select:

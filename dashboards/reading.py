@@ -1,7 +1,8 @@
 """A reading: one probe of one run, in one part, stratum and tower, as a table with a row per head and its rank.
 
 Rank 1 is the highest value; ties share the better rank. The percentile is the share of defined heads below a head plus
-half of those equal to it, so the middle head stands at 50. Heads where the probe is undefined have neither.
+half of those equal to it, so the middle head stands at 50. Heads where the probe is undefined have neither. Where a
+baseline is subtracted the value is the difference, and rank 1 is the largest of either sign.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..data.baselines import KINDS
 from ..data.heads import parse_head
 
 Frame: TypeAlias = Any
@@ -32,10 +34,18 @@ class Reading:
     heads: int
     kv_heads: int
     table: Frame
-    """layer, head, name, value, low, high, n, rank, percentile, reliability; in order of layer and head."""
+    """layer, head, name, value, low, high, n, rank, percentile, reliability; in order of layer and head. Where a
+    baseline is subtracted mean, baseline, effect and q stand in place of reliability."""
+    minus: str = ""
+    """The baseline that is subtracted: random, shuffled or none."""
 
     @property
     def title(self) -> str:
+        """The short title, and what is subtracted."""
+        return f"{self.short_title} − {KINDS[self.minus]}" if self.minus else self.short_title
+
+    @property
+    def short_title(self) -> str:
         """The card's title, with the part where the probe has several."""
         title = str(self.card.get("title") or self.probe)
         return f"{title} · {self.part}" if self.part else title
@@ -62,9 +72,18 @@ class Reading:
 
     @property
     def signed(self) -> bool:
-        """Whether the values live on both sides of a meaningful zero."""
+        """Whether the values live on both sides of a meaningful zero, as every difference does."""
+        low, high = self.bounds
+        both = (low is None or low < 0) and (high is None or high > 0) and "bounds" in self.card
+        return bool(self.minus) or both
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The lowest and highest value there can be; a difference reaches as far both ways as the probe is wide."""
         low, high = bounds(self.card)
-        return (low is None or low < 0) and (high is None or high > 0) and "bounds" in self.card
+        if not self.minus:
+            return low, high
+        return (None, None) if low is None or high is None else (low - high, high - low)
 
     def grid(self, column: str) -> np.ndarray:
         """A column of the table as a [layer, head] matrix, NaN where there is no row."""
@@ -73,7 +92,7 @@ class Reading:
         return matrix
 
     def top(self, count: int) -> Frame:
-        """The rows of the `count` highest heads, highest first."""
+        """The rows of the first `count` heads by rank, the first one first."""
         return self.table.dropna(subset=["value"]).sort_values(["rank", "layer", "head"]).head(count)
 
 
@@ -109,9 +128,9 @@ def bounds(card: Mapping[str, Any]) -> tuple[float | None, float | None]:
     return (None if low is None else float(low)), (None if high is None else float(high))
 
 
-def add_ranks(table: Frame) -> Frame:
-    """The table with `rank` (1 = highest) and `percentile` columns over its defined values."""
-    value = table["value"]
+def add_ranks(table: Frame, *, by_size: bool = False) -> Frame:
+    """The table with `rank` (1 = highest) and `percentile` columns over its defined values, or over their sizes."""
+    value = table["value"].abs() if by_size else table["value"]
     count = max(int(value.notna().sum()), 1)
     return table.assign(
         rank=value.rank(ascending=False, method="min"),

@@ -16,6 +16,9 @@ from .reading import Frame, Reading, add_ranks
 COLUMNS = {"layer": "layer", "head": "head", "value": "mean", "low": "ci_low", "high": "ci_high", "n": "n",
            "reliability": "reliability"}  # fmt: skip
 """What a reading calls the columns of a heads table."""
+COMPARED = {"layer": "layer", "head": "head", "value": "difference", "low": "ci_low", "high": "ci_high", "n": "n",
+            "mean": "mean", "baseline": "baseline", "effect": "effect", "q": "q"}  # fmt: skip
+"""What it calls those of a comparison with a baseline."""
 
 
 def strata_of(table: Frame) -> list[str]:
@@ -79,11 +82,18 @@ def per_head(table: Frame) -> Frame:
 
 
 def read(
-    run: Run, probe: str, *, part: str | None = None, stratum: str | None = None, tower: str | None = None
+    run: Run,
+    probe: str,
+    *,
+    part: str | None = None,
+    stratum: str | None = None,
+    tower: str | None = None,
+    minus: str = "",
 ) -> Reading:
     """The reading of a run that was asked for; parts, strata and towers left out take the first there is."""
     check_probe(run, probe)
-    return reading_from(run, per_head(run.heads(probe)), probe, part=part, stratum=stratum, tower=tower)
+    table = per_head(run.against(minus, probe) if minus else run.heads(probe))
+    return reading_from(run, table, probe, part=part, stratum=stratum, tower=tower, minus=minus)
 
 
 def reading_from(
@@ -94,8 +104,9 @@ def reading_from(
     part: str | None = None,
     stratum: str | None = None,
     tower: str | None = None,
+    minus: str = "",
 ) -> Reading:
-    """A reading out of a heads table that holds `probe`."""
+    """A reading out of a heads table that holds `probe`, or of a comparison where a baseline is subtracted."""
     rows = table[table["probe"] == probe]
     if rows.empty:
         raise UserError(f"expected values per head for {probe!r}, got none yet: let the run go on, or measure it again")
@@ -107,9 +118,11 @@ def reading_from(
     rows = rows[rows["stratum"] == stratum].sort_values(["layer", "head"])
     layers, heads, kv_heads = shape_of(run, tower)
     layers, heads = max(layers, int(rows["layer"].max()) + 1), max(heads, int(rows["head"].max()) + 1)
-    flat = pd.DataFrame({name: rows[column].to_numpy() for name, column in COLUMNS.items()})
+    named = COMPARED if minus else COLUMNS
+    flat = pd.DataFrame({name: rows[column].to_numpy() for name, column in named.items()})
     flat.insert(2, "name", [head_name(*place) for place in zip(flat["layer"], flat["head"], strict=True)])
-    return Reading(probe, part, stratum, tower, cards(run)[probe], layers, heads, kv_heads, add_ranks(flat))
+    ranked = add_ranks(flat, by_size=bool(minus))
+    return Reading(probe, part, stratum, tower, cards(run)[probe], layers, heads, kv_heads, ranked, minus)
 
 
 def every_reading(run: Run, table: Frame, *, stratum: str | None = None, tower: str | None = None) -> list[Reading]:

@@ -15,7 +15,7 @@ from ..data.errors import UserError
 from ..data.heads import head_name, parse_head
 from ..data.store import Run, Store
 from .reading import Frame, Reading
-from .readings import cards, check_probe, every_reading, per_head, strata_of, towers_of
+from .readings import cards, check_probe, every_reading, per_head, reading_from, strata_of, towers_of
 
 STORE_KEY = "HEADATLAS_STORE"
 
@@ -121,14 +121,34 @@ def _every_reading(path: Path, updated: str, stratum: str, tower: str) -> tuple[
     return tuple(every_reading(Run(path), _summarised(path, updated), stratum=stratum, tower=tower))
 
 
-def readings_of(run: Run, stratum: str, tower: str) -> list[Reading]:
-    """Every reading of a run in a stratum and tower, computed once per state of the run."""
-    return list(_every_reading(run.path, str(run.header.get("updated")), stratum, tower))
+@lru_cache(maxsize=256)
+def _compared(path: Path, _updated: str, minus: str, _base: tuple[str, str], probe: str) -> Frame:
+    """The per-head rows of one probe against a baseline, as of one moment of both runs."""
+    return per_head(Run(path).against(minus, probe))
 
 
-def reading_of(run: Run, probe: str, part: str | None, stratum: str, tower: str) -> Reading:
-    """One reading of a run, for the pages."""
+def _difference(run: Run, base: Run, minus: str, probe: str, **place: str | None) -> Reading:
+    moment = (base.id, str(base.header.get("updated")))
+    table = _compared(run.path, str(run.header.get("updated")), minus, moment, probe)
+    return reading_from(run, table, probe, minus=minus, **place)
+
+
+def readings_of(run: Run, stratum: str, tower: str, minus: str = "") -> list[Reading]:
+    """Every reading of a run in a stratum and tower, computed once per state of the run; against a baseline, those that
+    it holds too."""
+    plain = list(_every_reading(run.path, str(run.header.get("updated")), stratum, tower))
+    if not minus:
+        return plain
+    base = run.baseline(minus)
+    held = [one for one in plain if one.probe in base.header["probes"]]
+    return [_difference(run, base, minus, r.probe, part=r.part, stratum=stratum, tower=tower) for r in held]
+
+
+def reading_of(run: Run, probe: str, part: str | None, stratum: str, tower: str, minus: str = "") -> Reading:
+    """One reading of a run, for the pages; against a baseline where one is named."""
     check_probe(run, probe)
+    if minus:
+        return _difference(run, run.baseline(minus), minus, probe, part=part or None, stratum=stratum, tower=tower)
     found = [r for r in readings_of(run, stratum, tower) if r.probe == probe and (not part or r.part == part)]
     if not found:
         raise UserError(f"expected values of {probe!r} per head at {stratum!r}, got none: choose another stratum")

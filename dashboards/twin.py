@@ -20,11 +20,24 @@ COLUMNS: list[dict[str, Any]] = [
     {"field": "n", "headerName": "n", "flex": 44, "headerTooltip": "Independent prompts with a value"},
     {"field": "reliability", "headerName": "Reliab.", "flex": 68, "headerTooltip": RELIABILITY},
 ]
-for _column in COLUMNS:
+SIZE = "Rank by the size of the difference, of either sign"
+EFFECT = "Standard deviations of the baseline's heads from their mean to this head's mean"
+Q = "Benjamini-Hochberg adjusted p of a sign-flip test of the difference, over all heads shown"
+COMPARED: list[dict[str, Any]] = [
+    {**COLUMNS[0], "headerTooltip": SIZE, "flex": 44},
+    {**COLUMNS[1], "flex": 56},
+    {"field": "value", "headerName": "Diff.", "headerTooltip": "Mean of the run less that of the baseline", "flex": 62},
+    *({**one, "flex": 60} for one in COLUMNS[3:5]),
+    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 68},
+    {"field": "q", "headerName": "q", "headerTooltip": Q, "flex": 70},
+]
+FORMATS = dict.fromkeys(("value", "low", "high", "reliability"), "fourFigures(params.value)")
+FORMATS |= {"effect": "threeFigures(params.value)", "q": "smallShare(params.value)"}
+for _column in [*COLUMNS, *COMPARED]:
     if _column["field"] != "name":
         _column |= {"type": "rightAligned", "comparator": {"function": "emptyLast"}}
-    if _column["field"] in {"value", "low", "high", "reliability"}:
-        _column["valueFormatter"] = {"function": "fourFigures(params.value)"}
+    if _column["field"] in FORMATS:
+        _column["valueFormatter"] = {"function": FORMATS[_column["field"]]}
 
 
 def table_twin(identifier: str) -> dag.AgGrid:
@@ -44,4 +57,9 @@ def table_twin(identifier: str) -> dag.AgGrid:
 def rows_of(reading: Reading, top: int) -> list[dict[str, Any]]:
     """The table twin: all heads, or the top ones; undefined values are empty cells."""
     table = reading.top(top) if top else reading.table
-    return records(table[["name", "value", "low", "high", "n", "rank", "reliability"]])
+    return records(table[[column["field"] for column in columns_of(reading)]])
+
+
+def columns_of(reading: Reading) -> list[dict[str, Any]]:
+    """The columns of the table twin; those of a comparison where a baseline is subtracted."""
+    return COMPARED if reading.minus else COLUMNS

@@ -4,8 +4,9 @@ Bootstrap: whole clusters are drawn with replacement, so examples that share a t
 interval is the percentile interval of the drawn means, at levels widened for few clusters (Hesterberg, "What Teachers
 Should Know About the Bootstrap", 2015, expanded percentile interval). Wilson's interval (Wilson, "Probable Inference,
 the Law of Succession, and Statistical Inference", 1927) is for values of 0 and 1, where a bootstrap of a constant has
-no width. Neither speaks of data from elsewhere: they cover the prompts drawn here. Below 5 clusters there is no
-interval.
+no width; Newcombe's (method 10 of "Improved Confidence Intervals for the Difference Between Binomial Proportions Based
+on Paired Data", 1998) for the difference of two such shares. None of them speaks of data from elsewhere: they cover the
+prompts drawn here. Below 5 clusters there is no interval.
 """
 
 from __future__ import annotations
@@ -78,6 +79,40 @@ def wilson(successes: np.ndarray | float, n: np.ndarray | float) -> tuple[np.nda
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return np.where(hits == 0, 0 * half, centre - half), np.where(hits == trials, 1 + 0 * half, centre + half)
+
+
+def newcombe(
+    first: np.ndarray, second: np.ndarray, clusters: Sequence[Any] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high ends [head] of the interval of the mean of `first - second`, both 0, 1 or NaN [example, head].
+
+    With Wilson's (l, u) of each share over n clusters, where both have a value: low = d - sqrt((p1 - l1)^2 - 2 phi (p1
+    - l1) (u2 - p2) + (u2 - p2)^2), high with the other ends. phi is the correlation of the two over clusters, its
+    covariance moved towards 0 by 1 / 2n where it is above 0.
+    """
+    known = ~(np.isnan(first) | np.isnan(second))
+    (sums1, counts), (sums2, _) = (cluster_sums(np.where(known, one, np.nan), clusters) for one in (first, second))
+    n, examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share1, share2 = sums1.sum(axis=0) / examples, sums2.sum(axis=0) / examples
+        phi = _phi(sums1 / counts, sums2 / counts, n)
+    share1, share2 = (np.where(n > 0, share, 0.0) for share in (share1, share2))
+    (low1, high1), (low2, high2) = wilson(share1 * n, n), wilson(share2 * n, n)
+
+    def half(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(a**2 - 2 * phi * a * b + b**2, 0.0))
+
+    difference = share1 - share2
+    return difference - half(share1 - low1, high2 - share2), difference + half(high1 - share1, share2 - low2)
+
+
+def _phi(first: np.ndarray, second: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Newcombe's correlation [head] of two values per cluster [cluster, head]; 0 where one of them is constant."""
+    from_first, from_second = (one - np.nansum(one, axis=0) / n for one in (first, second))
+    covariance = np.nansum(from_first * from_second, axis=0) / n
+    scale = np.sqrt(np.nansum(from_first**2, axis=0) * np.nansum(from_second**2, axis=0)) / n
+    corrected = np.where(covariance > 0, np.maximum(covariance - 0.5 / n, 0.0), covariance)
+    return np.where(scale > 1e-12, corrected / np.where(scale > 1e-12, scale, 1.0), 0.0)
 
 
 def split_half_reliability(

@@ -7,6 +7,7 @@ being written.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -17,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from . import columns
+from .baselines import KINDS, kind_words, links_of
+from .command import resume_command
 from .errors import StoreError, near_miss
 from .lock import LOCK_NAME, is_alive, read_owner
 from .parts import first_claims, list_parts, metadata, read_parts, read_table
@@ -73,16 +76,52 @@ class Run:
 
     def rows(self, probe: str | None = None, *, layer: int | None = None, head: int | None = None) -> pd.DataFrame:
         """Measured values, one row per example, probe, part and head; NaN where a probe was undefined."""
-        self._check_probe(probe)
+        self.check_probe(probe)
         where = _where(probe=probe, layer=layer, head=head)
         return columns.frame_of(read_parts(self.path, "rows", columns.ROWS, key="probe", where=where, only=probe))
 
     def heads(self, probe: str | None = None, part: str | None = None, stratum: str | None = None) -> pd.DataFrame:
         """Mean, 95 % interval, clusters and reliability per head and stratum; computed anew if rows came since."""
-        self._check_probe(probe)
+        self.check_probe(probe)
         table = self._heads_table()
         where = _where(probe=probe, part=part, stratum=stratum)
         return columns.frame_of(table if where is None else table.filter(where)).reset_index(drop=True)
+
+    def baselines(self) -> dict[str, Run]:
+        """kind -> run of each baseline of this run in the same store: random weights, shuffled tokens."""
+        found: dict[str, Run] = {}
+        for path in sorted(self.path.parent.glob(f"*/{HEADER_NAME}"), key=lambda path: path.stat().st_mtime_ns):
+            with suppress(StoreError):
+                links = links_of(read_header(path.parent))
+                found |= {one["kind"]: Run(path.parent) for one in links if one["run"] == self.id}
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
+    def baseline(self, kind: str) -> Run:
+        """The baseline `random` or `shuffled` of this run; an error that names the command where there is none."""
+        if kind not in KINDS:
+            raise StoreError(f"unknown baseline {kind!r}.{near_miss(kind, KINDS)} Expected one of {', '.join(KINDS)}")
+        header, found = self.header, self.baselines()
+        if kind in found:
+            return found[kind]
+        if links := links_of(header):
+            raise StoreError(
+                f"run {self.id} is itself a baseline, the {kind_words(links[0])} of {links[0]['run']}; name that run"
+            )
+        command = resume_command(header, self.path.parent, baselines=True)
+        raise StoreError(
+            f"run {self.id} has no baseline {kind!r} ({KINDS[kind]}); it has {', '.join(found) or 'none'}. "
+            f"`{command}` measures it"
+        )
+
+    def against(
+        self, kind: str, probe: str | None = None, *, part: str | None = None, stratum: str | None = None
+    ) -> pd.DataFrame:
+        """Each head against the baseline `random` or `shuffled`, at the same examples: layer, head, part, tower,
+        stratum, mean, baseline, difference, ci_low, ci_high, n, effect, q. `data/against.py` says what each is.
+        """
+        from .against import compare_runs
+
+        return compare_runs(self, self.baseline(kind), kind, probe, part=part, stratum=stratum)
 
     def summary(self) -> pa.Table:
         """The heads table, computed from the rows that are there."""
@@ -128,7 +167,8 @@ class Run:
             return read_table(path, columns.HEADS)
         return _computed_heads(self.path, tuple(parts))
 
-    def _check_probe(self, probe: str | None) -> None:
+    def check_probe(self, probe: str | None) -> None:
+        """Refuse a probe that the run does not hold, with the closest one."""
         known = self.header["probes"]
         if probe is not None and probe not in known:
             raise StoreError(

@@ -17,6 +17,7 @@ from math import ceil
 from numbers import Integral, Real
 from typing import Any
 
+from .baselines import kind_of
 from .errors import StoreError
 
 SCHEMA_VERSION = 1
@@ -76,6 +77,8 @@ def header_to_write(run: str, header: Mapping[str, Any], stored: Mapping[str, An
     kept = ("created", "chunk_size", "keep_positions", "seconds")
     merged = {**stored, **fresh, **{key: stored[key] for key in kept if key in stored}}
     merged["probes"] = {**stored["probes"], **fresh["probes"]}
+    before = stored.get("parents") or []
+    merged["parents"] = [*before, *(one for one in fresh.get("parents") or [] if one not in before)]
     return merged
 
 
@@ -110,10 +113,10 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_id(header: Mapping[str, Any]) -> str:
-    """`<model>-<data>-<8 hex digits>`; the digits hash `identity(header)`."""
+    """`<model>-<data>-<8 hex digits>`, the digits hash `identity(header)`; a baseline's kind stands before them."""
     digest = hashlib.sha256(canonical(identity(header)).encode()).hexdigest()[:8]
-    model = slug(header["model"]["name"], empty="model")
-    return f"{model}-{slug(header['data']['name'], empty='data')}-{digest}"
+    names = [slug(header["model"]["name"], empty="model"), slug(header["data"]["name"], empty="data")]
+    return "-".join([*names, *filter(None, [kind_of(header)]), digest])
 
 
 def chunk_count(header: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from .atomic import write_json
+from .baselines import kind_of
 from .errors import StoreError, near_miss
 from .run import HEADER_NAME, Run, read_header, true_status
 from .schema import SCHEMA_VERSION, now
@@ -28,7 +29,8 @@ MARKER_NAME = "headatlas-store.json"
 
 LISTED = (
     *("run_id", "status", "kind", "model", "revision", "data", "spec", "examples", "probes", "layers", "heads"),
-    *("dtype", "device", "backend", "bos", "seed", "edits", "series", "step", "created", "updated", "seconds", "error"),
+    *("baseline", "dtype", "device", "backend", "bos", "seed", "edits", "series", "step"),
+    *("created", "updated", "seconds", "error"),
 )
 """Columns of `Store.runs()`."""
 
@@ -74,17 +76,28 @@ class Store:
         return pd.DataFrame(rows, columns=list(LISTED))
 
     def run(self, ref: str = "latest") -> Run:
-        """The run called `ref`: an id, a unique prefix of one, or `latest`."""
+        """The run called `ref`: an id, a unique prefix of one, or `latest`.
+
+        Baselines are meant only where nothing else is: `latest`, or a prefix, is the run rather than what it is
+        compared with.
+        """
         names = [folder.name for folder in _run_folders(self.path)]
         if ref == "latest":
             runs = self.runs()
             readable = runs[runs["status"] != "unreadable"]
             if readable.empty:
                 raise StoreError(f"the store {self.path} holds no readable run. Measure something first")
-            return Run(self.path / readable.iloc[0]["run_id"])
+            own = [
+                name
+                for name, kind in zip(readable["run_id"], readable["baseline"], strict=True)
+                if not isinstance(kind, str)
+            ]
+            return Run(self.path / (own or list(readable["run_id"]))[0])
         if ref in names:
             return Run(self.path / ref)
         found = [name for name in names if ref and name.startswith(ref)]
+        if len(found) > 1:
+            found = [name for name in found if not _listing(self.path / name)["baseline"]] or found
         if len(found) > 1:
             raise StoreError(
                 f"{ref!r} could be {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}. Give more of the id"
@@ -128,6 +141,7 @@ def _listing(folder: Path) -> dict[str, Any]:
         row |= {key: model.get(key) for key in ("revision", "layers", "heads")}
         row |= {"data": data["name"], "spec": data["spec"], "examples": data["examples"]}
         row |= {"probes": len(header["probes"]), "edits": len(header.get("edits") or [])}
+        row["baseline"] = kind_of(header)
     except (StoreError, KeyError, TypeError, AttributeError) as error:
         row |= {"status": "unreadable", "error": str(error)}
     return row

@@ -87,18 +87,30 @@ def _probe_tables(
     draws: int,
 ) -> Iterator[pd.DataFrame]:
     """One table per part, tower and stratum of one probe."""
-    for key, group in rows.groupby(["part", "tower"], observed=True, sort=True):
-        part, tower = cast("tuple[str, str]", key)
-        codes, places = _places(group)
-        values = np.full((len(examples), len(places)), np.nan)
-        values[examples.index.get_indexer(pd.Index(group["example"])), codes] = group["value"].to_numpy(np.float64)
+    for part, tower, places, values, held in grids(rows, examples):
         for stratum, members in strata:
             inside = examples.index.get_indexer(members)
-            inside = inside[np.isin(members, group["example"])]
+            inside = inside[held[inside]]
             if len(inside):
                 clusters = examples["cluster"].to_numpy()[inside]
                 table = _summary(values[inside], clusters, binary=binary, draws=draws)
                 yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
+
+
+def grids(
+    rows: pd.DataFrame, examples: pd.DataFrame
+) -> Iterator[tuple[str, str, pd.DataFrame, np.ndarray, np.ndarray]]:
+    """Per part and tower of one probe's rows: the layer and head of each column, the values [example, column], and
+    which examples have a row at all; `examples` is indexed by example number."""
+    for key, group in rows.groupby(["part", "tower"], observed=True, sort=True):
+        part, tower = cast("tuple[str, str]", key)
+        codes, places = _places(group)
+        at = examples.index.get_indexer(pd.Index(group["example"]))
+        values = np.full((len(examples), len(places)), np.nan)
+        values[at, codes] = group["value"].to_numpy(np.float64)
+        held = np.zeros(len(examples), dtype=bool)
+        held[at] = True
+        yield part, tower, places, values, held
 
 
 def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from .baselines import KINDS, kind_words, links_of
 from .errors import UserError, near_miss
 from .terminal import at_least, print_table, teach
 
@@ -37,10 +38,16 @@ examples:
   headatlas show latest
   headatlas show latest --probe induction --top 10
   headatlas show gpt2-repeats --probe induction --stratum "length=128" --format csv
+  headatlas show latest --against random
 
 RUN is an id, a unique prefix of one, or latest. `mean` is over examples; the interval is 95 %, over clusters of
 examples (n), and absent below 5 clusters; `reliability` is how well the order of heads repeats between two halves of
 the clusters, 1 at best. No row mixes lengths that are a factor of two or more apart.
+
+--against shows the paired difference to the same prompts with random weights, or with their tokens shuffled, which
+`headatlas measure ... --baselines` measures: its mean over examples with a 95 % interval; `effect`, how many standard
+deviations of the baseline's heads the head lies from their mean; `q`, the Benjamini-Hochberg adjusted p of a sign-flip
+test over all heads of the row's probe, part and stratum. Largest effects first, of either sign.
 exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
 """
 
@@ -93,6 +100,7 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--probe", help="only this probe; without it, the run and the top heads of every probe")
     parser.add_argument("--stratum", help='only this stratum, such as "length=512" (default: each of them)')
+    parser.add_argument("--against", choices=tuple(KINDS), help="subtract this baseline: random weights, or shuffled")
     parser.add_argument(
         "--top", type=at_least(1), help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
     )
@@ -101,12 +109,14 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def show_run(args: argparse.Namespace) -> int:
     """Print the top heads of a run."""
-    from .ranking import NUMERIC, readable, records, top_heads
+    from .ranking import NUMERIC, readable, readable_against, records, top_effects, top_heads
     from .store import open_store
 
-    run = open_store(args.store).run(args.run)
-    heads = _of_stratum(run.id, run.heads(args.probe), args.stratum)
-    top = top_heads(heads, args.top or (20 if args.probe else 3))
+    run, count = open_store(args.store).run(args.run), args.top or (20 if args.probe else 3)
+    if args.against:
+        top = top_effects(_of_stratum(run.id, run.against(args.against, args.probe), args.stratum), count)
+    else:
+        top = top_heads(_of_stratum(run.id, run.heads(args.probe), args.stratum), count)
     if args.format == "json":
         print(json.dumps(records(top), ensure_ascii=False, indent=1))
         return 0
@@ -116,7 +126,7 @@ def show_run(args: argparse.Namespace) -> int:
     if not args.probe:
         _print_summary(run)
     if len(top):
-        shown = readable(top)
+        shown = readable_against(top) if args.against else readable(top)
         print_table(list(shown), shown.itertuples(index=False, name=None), right=NUMERIC)
     else:
         print("no values yet")
@@ -183,4 +193,10 @@ def _print_summary(run: Run) -> None:
     print(f"  model    {model['name']}, {heads}, {header['dtype']}")
     prompts = f"{data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}"
     print(f"  data     {'the weights alone, no prompts' if data['spec'] == NO_TOKENS else prompts}")
-    print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}\n")
+    print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}")
+    for kind, base in run.baselines().items():
+        state = "" if base.status == "done" else f", {base.status}"
+        print(f"  against  {KINDS[kind]} ({base.id}{state}): --against {kind}")
+    for link in links_of(header):
+        print(f"  baseline {kind_words(link)} of {link['run']}")
+    print()

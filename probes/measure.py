@@ -17,6 +17,7 @@ from ..data.run import HEADER_NAME
 from ..data.schema import run_id
 from ..data.store import Run, RunWriter, open_store
 from ..kernels.dispatch import using
+from .baselines import baseline_plans, random_weights
 from .catalog import select, spelled_out
 from .forward import observe
 from .models import Model
@@ -32,13 +33,13 @@ from .weights_run import WeightsPlan, apart, measure_weights, plan_weights
 def measure(
     model: Model, probes: str | Iterable[str], data: str, *, examples: int = ..., store: str | Path = ...,
     seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
-    report: Report | None = ...,
+    baselines: bool = ..., report: Report | None = ...,
 ) -> Run: ...  # fmt: skip
 @overload
 def measure(
     model: Model, probes: str | Iterable[str], data: None = None, *, examples: int = ..., store: str | Path = ...,
     seed: int = ..., bos: str = ..., batch_tokens: int = ..., keep_positions: int = ..., answers: str = ...,
-    report: Report | None = ...,
+    baselines: bool = ..., report: Report | None = ...,
 ) -> list[Run]: ...  # fmt: skip
 
 
@@ -54,6 +55,7 @@ def measure(
     batch_tokens: int = BATCH_TOKENS,
     keep_positions: int = 8,
     answers: str = "given",
+    baselines: bool = False,
     report: Report | None = None,
 ) -> Run | list[Run]:
     """Measure `probes` (names, families, globs, `all`) and return the run.
@@ -62,13 +64,16 @@ def measure(
     each probe is measured on its own default data set, and the list of runs comes back; readings of weights have a run
     of their own, the data set `weights`. The same call again does only what is missing. Answers are forced upon the
     model as they are `given`, or are its `own` (greedy), or its own where they are `right`, other prompts left out.
+    With `baselines`, each run over prompts is followed by the same with random weights and with shuffled tokens, as
+    runs of their own: `run.baselines()`, `run.against("random", probe)`.
     """
     plans = plan_runs(
         model, select(probes), data, named=spelled_out(probes), examples=examples, seed=seed, bos=bos,
-        batch_tokens=batch_tokens, keep_positions=keep_positions, answers=answers,
+        batch_tokens=batch_tokens, keep_positions=keep_positions, answers=answers, baselines=baselines,
     )  # fmt: skip
     with Bar(sum(len(plan.data.examples) for plan in plans)) as bar:
-        runs = [carry_out(plan, store, report=report or bar) for plan in plans]
+        done = [(plan, carry_out(plan, store, report=report or bar)) for plan in plans]
+    runs = [run for plan, run in done if plan.baseline is None]
     return runs if data is None else runs[0]
 
 
@@ -78,32 +83,47 @@ def plan_runs(
     data: str | None,
     *,
     named: Collection[str] = (),
+    seed: int = 0,
+    baselines: bool = False,
     **options: Any,
 ) -> list[Plan | WeightsPlan]:
     """One plan for `data`, or one for each default data set; every probe is also measured wherever else it can be.
 
-    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. Readings of weights
-    have a plan of their own; where they were not named and the model's weights can't be read, they are skipped.
+    Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. With `baselines`,
+    each of these plans is followed by those of its baselines. Readings of weights have a plan of their own; where they
+    were not named and the model's weights can't be read, they are skipped.
     """
     prompted, readings = apart(probes)
-    if data is not None and data != DATA:
+    if data == DATA:
+        return [plan_weights(model, probes, named=named)]
+    if data is not None:
         chosen = [*prompted, *(one for one in readings if one.name in named or not prompted)]
-        return [make_plan(model, chosen, data, named=named, **options)]
-    specs = [] if data == DATA else list(dict.fromkeys(one.default_data for one in prompted))
-    asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
-    silent: dict[str, Any] = {**options, "answers": "given"}
-    plans: list[Plan | WeightsPlan] = [
-        make_plan(model, prompted, spec, **(options if spec in asking else silent)) for spec in specs
-    ]
-    if data == DATA or readings:
-        of_weights = probes if data == DATA else readings
-        try:
-            plans.append(plan_weights(model, of_weights, named=named))
-        except UserError as error:
-            if not plans or {one.name for one in readings} & set(named):
-                raise
-            plans[0].skipped.update({one.name: str(error) for one in readings})
-    return plans
+        plans = [make_plan(model, chosen, data, named=named, seed=seed, **options)]
+    else:
+        asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
+        silent: dict[str, Any] = {**options, "answers": "given"}
+        specs = dict.fromkeys(one.default_data for one in prompted)
+        plans = [
+            make_plan(model, prompted, spec, seed=seed, **(options if spec in asking else silent)) for spec in specs
+        ]
+    of_weights = _weights_plans(model, readings, plans, named) if data is None else []
+    if baselines and plans:
+        random = random_weights(model, seed=seed)
+        plans = [one for plan in plans for one in (plan, *baseline_plans(plan, random))]
+    return [*plans, *of_weights]
+
+
+def _weights_plans(
+    model: Model, readings: Sequence[WeightReading], plans: Sequence[Plan], named: Collection[str]
+) -> list[WeightsPlan]:
+    """The plan of the readings of weights; none where they were not named and can't be had: the first plan says so."""
+    try:
+        return [plan_weights(model, readings, named=named)] if readings else []
+    except UserError as error:
+        if not plans or {one.name for one in readings} & set(named):
+            raise
+        plans[0].skipped.update({one.name: str(error) for one in readings})
+        return []
 
 
 def stored_run(plan: Plan | WeightsPlan, store: str | Path) -> Run | None:

@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 import transformers
 
+from ..data.baselines import KINDS, parent_link
 from ..data.catalog import Dataset, load_data
 from ..data.encode import encode
 from ..data.errors import UserError
 from ..data.examples import Example, examples_frame
+from ..data.shuffle import shuffle, special_ids
 from ..data.tokens import TokenBatch
 from ..data.version import __version__
 from ..data.vocabulary import Vocabulary
@@ -38,6 +40,14 @@ ALWAYS = frozenset({"bos", "separator", "rest"})
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """What a run leaves out, `random` or `shuffled`, and the id of the run that it is the baseline of."""
+
+    kind: str
+    run: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """One run to be: a model, a data set, and the probes that make sense on it."""
 
@@ -53,6 +63,14 @@ class Plan:
     batch_tokens: int = BATCH_TOKENS
     keep_positions: int = 8
     answers: str = "given"
+    baseline: Baseline | None = None
+    """None for a run of its own."""
+
+    @property
+    def title(self) -> str:
+        """What is measured on what, as people say it."""
+        kind = f", {KINDS[self.baseline.kind]}" if self.baseline else ""
+        return f"{self.model.name} on {self.data.spec}{kind}"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -86,7 +104,7 @@ class Plan:
             "bos": self.bos,
             "seed": self.seed,
             "edits": [],
-            "parents": [],
+            "parents": [parent_link(self.baseline.run, self.baseline.kind)] if self.baseline else [],
             "chunk_size": chunk_size,
             "keep_positions": self.keep_positions,
             "versions": versions(),
@@ -117,7 +135,10 @@ class Plan:
 
     def encode(self, examples: Sequence[Example]) -> TokenBatch:
         """The `TokenBatch` of some examples under this run's rules."""
-        return encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
+        batch = encode(examples, self.model.tokenizer, bos=self.bos, max_length=self.model.max_length)
+        if self.baseline is None or self.baseline.kind != "shuffled":
+            return batch
+        return shuffle(batch, seed=self.seed, fixed=special_ids(self.model.tokenizer))
 
 
 def make_plan(
@@ -184,12 +205,13 @@ def _frame(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame
         check_tokens(model, batch)
         ids = batch.ids_of(0)
         tokens.append(len(ids))
-        texts.append(example.text if example.text is not None else _decoded(model, ids[:TEXT_LIMIT]))
+        texts.append(example.text if example.text is not None else decoded(model, ids[:TEXT_LIMIT]))
         kept.append(ids if len(kept) < keep_ids else None)
     return examples_frame(data.examples, dataset=data.name, tokens=tokens, texts=texts, token_ids=kept)
 
 
-def _decoded(model: Model, ids: list[int]) -> str:
+def decoded(model: Model, ids: list[int]) -> str:
+    """The text of ids; without a tokenizer, their numbers."""
     return model.tokenizer.decode(ids) if model.tokenizer is not None else " ".join(map(str, ids))
 
 

@@ -65,6 +65,8 @@ class Probe:
     together: Literal["mean", "sum", "max"] = "mean"
     """How the positions of an example become one number."""
     causal_only: bool = False
+    not_shuffled: str = ""
+    """Why it means nothing on shuffled tokens, where it is then not measured; empty: it is."""
     first_queries: int | None = None
     """A probe of whole examples that reads only so many queries, from one end; None: all of them."""
     explanation: str = field(default="", repr=False)

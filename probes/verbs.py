@@ -18,10 +18,15 @@ examples:
   headatlas measure ./my-checkpoint --probes all --data prompts.jsonl --store runs
   headatlas measure organism:pico-lm --probes copying_score,composition     of the weights alone
   headatlas measure organism:pico-lm --probes ./mine.py:my_probe --dry-run
+  headatlas measure organism:pico-lm --data repeats --baselines
 
 Without --data there is one run for each data set that one of the probes calls its own, and in it every probe that can
 be measured there; readings of weights make a run of their own (data set `weights`, no prompts). The same command again
 does only what is missing, also after it was killed; more probes add to the same run.
+
+With --baselines each run is measured twice more on the same prompts: with the weights drawn anew at random (its memory
+once more), and with the tokens of each prompt shuffled, the special ones and all labels kept in place. These are runs
+of their own; `headatlas show RUN --against random` and the atlas subtract them.
 exit codes: 0 done, 1 failed after starting (what was written stays), 2 refused before anything ran.
 """
 
@@ -145,6 +150,7 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-positions", type=at_least(0), default=8, help="examples kept token by token (default: 8)"
     )
+    parser.add_argument("--baselines", action="store_true", help="also with random weights and with shuffled tokens")
     parser.add_argument(
         "--answers",
         choices=("given", "own", "right"),
@@ -170,7 +176,7 @@ def measure_run(args: argparse.Namespace) -> int:
     plans = plan_runs(
         model, probes, args.data, named=spelled_out(args.probes), examples=args.examples, seed=args.seed,
         bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
-        answers=args.answers,
+        answers=args.answers, baselines=args.baselines,
     )  # fmt: skip
     for plan in plans:
         print(plan_text(plan, args.store), file=sys.stderr)
@@ -178,12 +184,16 @@ def measure_run(args: argparse.Namespace) -> int:
         return 0
     with Bar(sum(len(plan.data.examples) for plan in plans), lines=True) as bar:
         runs = [carry_out(plan, args.store, report=bar) for plan in plans]
+    kinds = [plan.baseline.kind if plan.baseline else None for plan in plans]
     if args.json:
-        print(json.dumps([{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]))
-    else:
-        for run in runs:
-            print(f"{run.id}  {run.status}  {said_of(run.header)}")
-        print(f"Next: headatlas show {runs[-1].id} --store {args.store}   or   headatlas serve --store {args.store}")
+        records = [{"run": run.id, "status": run.status, "path": str(run.path)} for run in runs]
+        print(json.dumps([one | {"baseline": kind} for one, kind in zip(records, kinds, strict=True)]))
+        return 0
+    for run in runs:
+        print(f"{run.id}  {run.status}  {said_of(run.header)}")
+    last = [run.id for run, kind in zip(runs, kinds, strict=True) if kind is None][-1]
+    against = next((f" --against {kind}" for kind in kinds if kind), "")
+    print(f"Next: headatlas show {last} --store {args.store}{against}   or   headatlas serve --store {args.store}")
     return 0
 
 

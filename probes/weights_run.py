@@ -42,6 +42,13 @@ class WeightsPlan:
     probes: tuple[WeightReading, ...]
     skipped: dict[str, str]
     """Reading -> why it is not measured here."""
+    baseline: None = None
+    """Random weights have known scores; see the cards."""
+
+    @property
+    def title(self) -> str:
+        """What is measured on what, as people say it."""
+        return f"{self.model.name}, its weights alone"
 
     @property
     def data(self) -> Dataset:

@@ -64,18 +64,19 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
 
     stored = stored_run(plan, store)
     if stored is not None:
-        return f"{plan.model.name} on {plan.data.spec}: all measured already, in {stored.id}"
+        return f"{plan.title}: all measured already, in {stored.id}"
     skipped = [f"  skipped {name}: {reason}" for name, reason in plan.skipped.items()]
     if not isinstance(plan, Plan):
         seconds = plan.flops / matmul_rate(plan.model)
         said = f"{len(plan.probes)} readings, no prompts; {plan.flops / 1e9:,.0f} GFLOP, about {duration(seconds + 1)}"
-        return "\n".join([f"{plan.model.name}, its weights alone: {said}", *skipped])
+        return "\n".join([f"{plan.title}: {said}", *skipped])
     cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
+    beside = " beside the model's own" if plan.baseline and plan.baseline.kind == "random" else ""
     text = (
-        f"{plan.model.name} on {plan.data.spec}: {len(plan.probes)} probes, {cost.examples} examples, "
+        f"{plan.title}: {len(plan.probes)} probes, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
-        f"{cost.bytes / 1e6:,.0f} MB "
+        f"{cost.bytes / 1e6:,.0f} MB{beside} "
         f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"
     )
     return "\n".join([text, *skipped])

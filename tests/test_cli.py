@@ -208,6 +208,37 @@ def test_measure_prints_runs_and_the_next_step(model, run, tmp_path):
     assert len(json.loads(out)) == LAYERS * HEADS
 
 
+def test_baselines_are_measured_named_and_subtracted(model, run):
+    words = ("measure", model, *FEW, "--data", "random:length=20", "--examples", "20", "--baselines")
+    code, out, err = run(*words, "--dry-run")
+    assert (code, out) == (0, "")
+    kinds = ("", ", random weights", ", shuffled tokens")
+    assert [f"on random:length=20{kind}: 2 probes" in err for kind in kinds] == [True] * 3
+    code, out, err = run(*words)
+    assert code == 0
+    own, random, shuffled, last = out.strip().splitlines()
+    found = open_store("runs").run()
+    assert own == f"{found.id}  done  20 examples, 2 probes"
+    assert random.startswith(f"{found.baseline('random').id}  done")
+    assert shuffled.startswith(f"{found.baseline('shuffled').id}  done")
+    assert last.startswith(f"Next: headatlas show {found.id} --store runs --against random   or")
+    again = run(*words)[2]
+    assert [f"on random:length=20{kind}: all measured already" in again for kind in kinds] == [True] * 3
+    records = json.loads(run(*words, "--json")[1])
+    assert [record["baseline"] for record in records] == [None, "random", "shuffled"]
+    code, out, _ = run("show", "latest", "--against", "shuffled", "--probe", "entropy", "--format", "json")
+    assert (code, len(json.loads(out))) == (0, LAYERS * HEADS)
+
+
+def test_a_missing_baseline_is_refused_with_the_command(model, run, monkeypatch):
+    words = ["measure", model, *FEW, "--data", "random:length=20", "--examples", "2"]
+    monkeypatch.setattr(sys, "argv", ["headatlas", *words])
+    assert run(*words)[0] == 0
+    command = f"`headatlas {' '.join(words)} --baselines` measures it"
+    assert_refused(run("show", "latest", "--against", "random"), "has no baseline 'random' (random weights)", command)
+    assert_refused(run("show", "latest", "--against", "zeros"), "invalid choice: 'zeros'")
+
+
 def test_json_is_json(model, run):
     words = ("measure", model, *FEW, "--data", "random:length=20", "--examples", "3", "--json")
     code, out, _ = run(*words)

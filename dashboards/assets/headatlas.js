@@ -16,7 +16,7 @@
   });
 
   // ---- where we are --------------------------------------------------------------------------------------------
-  const DEFAULTS = { limits: "full", view: "one" };
+  const DEFAULTS = { limits: "full", view: "one", minus: "nothing" };
   const prefix = () => (document.querySelector('a.ha-logo') || { getAttribute: () => "/" }).getAttribute("href").replace(/\/$/, "");
   const urlFor = (path, state) => {
     const query = new URLSearchParams();
@@ -246,6 +246,12 @@
     const digits = size < 10 ? 3 : size < 100 ? 2 : size < 1000 ? 1 : 0;
     return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   };
+  functions.threeFigures = (value) => {
+    if (value === null || value === undefined || !isFinite(value)) return "–";
+    const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math.abs(value), 1))));
+    return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  };
+  functions.smallShare = (value) => (value !== null && value < 0.001 ? "<0.001" : functions.fourFigures(value));
   functions.emptyLast = (a, b, _p, _q, descending) => {
     if (a === b) return 0;
     if (a === null || a === undefined) return descending ? -1 : 1;
@@ -258,9 +264,15 @@
   const make = (...parts) => window.React.createElement(...parts);
   components.RunLink = (props) => {
     if (props.data.status === "unreadable") return make("span", { className: "ha-muted" }, "unreadable");
-    const href = urlFor("/atlas", { run: props.data.run_id });
-    const click = (event) => { if (!event.ctrlKey && !event.metaKey) { event.preventDefault(); event.stopPropagation(); go(href); } };
-    return make("a", { href, onClick: click, className: "ha-run-link", title: "Open the atlas of this run" }, props.value);
+    const link = (run, className, title, text) => {
+      const href = urlFor("/atlas", { run });
+      const click = (event) => { if (!event.ctrlKey && !event.metaKey) { event.preventDefault(); event.stopPropagation(); go(href); } };
+      return make("a", { href, onClick: click, className, title }, text);
+    };
+    const own = link(props.data.run_id, "ha-run-link", "Open the atlas of this run", props.value);
+    if (!props.data.baseline) return own;
+    const title = "Baseline of " + props.data.parent + ": open that run";
+    return make("span", { className: "ha-run-names" }, own, link(props.data.parent, "ha-badge ha-baseline", title, props.data.baseline));
   };
   const KINDS = { done: "good", running: "busy", interrupted: "warn", failed: "bad", unreadable: "bad" };
   components.StatusBadge = (props) => make("span", { className: "ha-badge ha-badge-" + (KINDS[props.value] || "plain") }, props.value);

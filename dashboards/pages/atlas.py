@@ -8,11 +8,13 @@ import dash
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
+from ...data.baselines import KINDS
 from ...data.errors import UserError
 from ...data.store import Run
 from ..atlas_controls import (
     FLIP,
     LIMITS,
+    MINUS,
     MOST_TOP,
     NEXT,
     PART,
@@ -35,11 +37,11 @@ from ..export import EXPORT, export_menu, python_for
 from ..heatmap import atlas_figure, empty_figure
 from ..multiples import multiples_figure
 from ..pickers import run_picker, shown_if
-from ..reading import Frame
+from ..reading import Frame, Reading
 from ..readings import parts_of, shape_of
 from ..state import current_run, current_store, heads_table, plain, readings_of
 from ..theme import scheme_of
-from ..twin import rows_of, table_twin
+from ..twin import columns_of, rows_of, table_twin
 from ..wording import place_words, summary
 
 GRAPH, TABLE, CARD, CHOSEN, HEAD = "atlas-graph", "atlas-table", "atlas-card", "atlas-chosen", "atlas-head"
@@ -115,19 +117,20 @@ def draw(place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, sc
     except UserError as error:
         return empty_figure(str(error), scheme=look["scheme"]), {"height": 240}, str(error)
     if view == "all":
-        readings = readings_of(run, reading.stratum, reading.tower)
+        readings = readings_of(run, reading.stratum, reading.tower, reading.minus)
         drawn: Any = multiples_figure(readings, limits=limits, top=top, **look)
-        words = all_words(len(readings), reading.stratum)
+        words = all_words(len(readings), reading)
     else:
         drawn = atlas_figure(reading, limits=limits, top=top, **look)
         words = summary(reading)
     return drawn, {"height": drawn.layout.height}, words
 
 
-def all_words(count: int, stratum: str) -> str:
-    """The sentence under all readings together."""
+def all_words(count: int, reading: Reading) -> str:
+    """The sentence under all readings together, at the place of the one that is chosen."""
+    less = f" less {KINDS[reading.minus]}" if reading.minus else ""
     return (
-        f"{count} readings {place_words(stratum)}, each on its own colour range; "
+        f"{count} readings{less} {place_words(reading.stratum)}, each on its own colour range; "
         "click a cell to select its head and its reading."
     )
 
@@ -137,9 +140,10 @@ def describe(place: dict[str, Any], top: int) -> Any:
     try:
         run, reading = asked(**place)
     except UserError as error:
-        return html.P(str(error)), [], "", ""
+        return html.P(str(error)), [], dash.no_update, "", ""
     words = f"Top {top} of {reading.ranked} heads" if top else f"All {reading.ranked} heads"
-    return reading_card(reading), rows_of(reading, top), words, python_for(run, reading, top)
+    python = python_for(run, reading, top)
+    return reading_card(reading), rows_of(reading, top), columns_of(reading), words, python
 
 
 def show_chosen(place: dict[str, Any], head: str | None) -> Any:
@@ -153,7 +157,8 @@ def show_chosen(place: dict[str, Any], head: str | None) -> Any:
 def download(place: dict[str, Any], clicks: int) -> Any:
     """The whole table of the reading as a file."""
     run, reading = asked(**place)
-    return dcc.send_data_frame(reading.table.to_csv, f"{run.id}-{reading.probe}.csv", index=False)
+    minus = f"-minus-{reading.minus}" if reading.minus else ""
+    return dcc.send_data_frame(reading.table.to_csv, f"{run.id}-{reading.probe}{minus}.csv", index=False)
 
 
 def register(app: Dash) -> None:
@@ -174,7 +179,8 @@ def register(app: Dash) -> None:
         },
     )(draw)  # fmt: skip
     app.callback(
-        Output(CARD, "children"), Output(TABLE, "rowData"), Output(f"{TOP}-words", "children"), Output(PYTHON, "data"),
+        Output(CARD, "children"), Output(TABLE, "rowData"), Output(TABLE, "columnDefs"),
+        Output(f"{TOP}-words", "children"), Output(PYTHON, "data"),
         inputs={"place": place_inputs(), "top": Input(TOP, "value")},
     )(describe)  # fmt: skip
     app.callback(Output(CHOSEN, "children"), inputs={"place": place_inputs(), "head": Input(HEAD, "data")})(show_chosen)
@@ -199,7 +205,7 @@ def client_callbacks(app: Dash) -> None:
         Output("atlas-synced", "children"),
         Input(PROBE, "value"), Input(PART, "value"), Input(STRATUM, "value"), Input(TOWER, "value"),
         Input(HEAD, "data"), Input(TOP, "value"), Input(LIMITS, "value"), Input(VIEW, "value"), Input(FLIP, "checked"),
-        State(RUN, "value"),
+        Input(MINUS, "value"), State(RUN, "value"),
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("headatlas", "changeRun"),

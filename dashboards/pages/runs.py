@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import dash
@@ -11,6 +10,8 @@ import dash_mantine_components as dmc
 from dash import Dash, Input, Output, State, dcc, html
 from dash.exceptions import PreventUpdate
 
+from ...data.baselines import kind_words, links_of
+from ...data.command import resume_command
 from ..controls import aria, copyable, first_steps, page, panel
 from ..pickers import shown_if
 from ..state import current_store
@@ -23,8 +24,8 @@ TALL = 40
 """Above this many runs the table scrolls inside itself and draws only the visible rows."""
 
 COLUMNS = [
-    {"field": "model", "headerName": "Model", "cellRenderer": "RunLink", "minWidth": 160, "flex": 1.2},
-    {"field": "data", "headerName": "Data", "minWidth": 190, "flex": 1.6, "tooltipField": "data"},
+    {"field": "model", "headerName": "Model", "cellRenderer": "RunLink", "minWidth": 300, "flex": 1.4},
+    {"field": "data", "headerName": "Data", "minWidth": 170, "flex": 1.6, "tooltipField": "data"},
     {"field": "status", "headerName": "Status", "cellRenderer": "StatusBadge", "width": 116},
     {"field": "progress", "headerName": "Progress", "cellRenderer": "ProgressBar", "width": 118},
     {"field": "probes", "headerName": "Probes", "type": "rightAligned", "width": 84},
@@ -52,23 +53,14 @@ def progress_of(header: dict[str, Any]) -> float:
     return round(100 * min(sum(done.values()) / cells, 1), 1) if cells else 0.0
 
 
-def resume_command(header: dict[str, Any], store: str) -> str:
-    """The command that measures what is missing: the one that was typed, or the same rebuilt from the header."""
-    typed = [str(word) for word in header.get("argv") or []]
-    if "measure" in typed:
-        return shlex.join(["headatlas", *typed[typed.index("measure") :]])
-    data, model = header.get("data") or {}, header.get("model") or {}
-    words = ["headatlas", "measure", str(model.get("name")), "--probes", ",".join(header.get("probes") or {})]
-    words += ["--data", str(data.get("spec") or data.get("name")), "--examples", str(data.get("examples"))]
-    return shlex.join([*words, "--seed", str(header.get("seed") or 0), "--store", store])
-
-
 def row_of(header: dict[str, Any]) -> dict[str, Any]:
     """A run as a row of plain values."""
-    model, data = header.get("model") or {}, header.get("data") or {}
+    model, data, links = header.get("model") or {}, header.get("data") or {}, links_of(header)
     return {
         "run_id": str(header.get("run_id")),
         "model": str(model.get("name") or "?"),
+        "baseline": kind_words(links[0]) if links else None,
+        "parent": links[0]["run"] if links else None,
         "data": str(data.get("spec") or data.get("name") or "?"),
         "status": str(header.get("status") or "unreadable"),
         "progress": progress_of(header),

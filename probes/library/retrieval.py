@@ -45,6 +45,7 @@ def _reachable(stats: AttentionStats, needle: Tensor, asking: Tensor) -> Tensor:
     default_data="needle",
     per="example",
     causal_only=True,
+    not_shuffled="once tokens are shuffled the answer is not what the needle says, so nothing can be copied",
 )
 def retrieval(stats: AttentionStats) -> Tensor:
     """Share of the needle's tokens that the head's argmax points at when each of them is the next to be said.

@@ -34,6 +34,15 @@ def shared(store_path):
     return open_store(store_path).run("shared")
 
 
+@pytest.fixture(scope="session")
+def compared(tmp_path_factory):
+    """A run of 4 x 8 heads whose random weights show a quarter of each value, but no entropy."""
+    path, shape = tmp_path_factory.mktemp("compared") / "runs", {"layers": 4, "heads": 8, "examples": 48}
+    parent = write_run(path, "small", **shape, probes=("induction", "previous_token", "entropy"))
+    write_run(path, "small", **shape, probes=("induction", "previous_token"), parent=parent, share=0.25)
+    return open_store(path).run()
+
+
 @contextmanager
 def served(path):
     """The address of a dashboard over a store, served in a thread."""
@@ -52,6 +61,12 @@ def served(path):
 @pytest.fixture(scope="session")
 def site(store_path):
     with served(store_path) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def compared_site(compared):
+    with served(compared.path.parent) as address:
         yield address
 
 

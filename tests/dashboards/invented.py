@@ -157,20 +157,29 @@ def write_run(
     chunks: int | None = None,
     gaps: tuple[int, ...] = (),
     error: str | None = None,
+    parent: str | None = None,
+    share: float = 1.0,
 ) -> str:
-    """Writes a run, returns its id; `chunks` stops early, `gaps` are layers where the entropy family is undefined."""
+    """Writes a run, returns its id; `chunks` stops early, `gaps` are layers where the entropy family is undefined.
+
+    With `parent` it is that run's baseline of random weights; `share` is what its values are of the run's.
+    """
     shape = {"layers": layers, "heads": heads, "kv_heads": kv_heads or heads}
     frame = examples_of(examples)
     values = invent(layers, heads, frame["c_length"].to_numpy(float))
     undefined = np.isin(np.arange(layers * heads) // heads, gaps)
-    writer = open_store(store, create=True).writer(header_of(model, **shape, examples=examples, probes=probes))
+    header = header_of(model, **shape, examples=examples, probes=probes)
+    if parent is not None:
+        header["model"]["digest"] = "random"
+        header["parents"] = [{"run": parent, "relation": "baseline-of", "kind": "random"}]
+    writer = open_store(store, create=True).writer(header)
     writer.write_examples(frame)
     for chunk in range(-(-examples // 16))[:chunks]:
         members = np.arange(chunk * 16, min((chunk + 1) * 16, examples))
         tables = []
         for name in probes:
             for part in CARDS[name]["parts"] or [""]:
-                grid = values[f"{name}:{part}" if part else name][members].copy()
+                grid = share * values[f"{name}:{part}" if part else name][members]
                 grid[:, undefined & (CARDS[name]["family"] == "entropy")] = np.nan
                 tables.append(rows_of(name, part, members, grid, heads))
         writer.write_rows(chunk, pd.concat(tables, ignore_index=True), probes)

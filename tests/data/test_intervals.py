@@ -6,6 +6,7 @@ from headatlas.data.intervals import (
     bootstrap_mean,
     cluster_sums,
     expanded_tail,
+    newcombe,
     spearman,
     split_half_reliability,
     wilson,
@@ -79,6 +80,39 @@ def test_wilson_needs_five_and_a_possible_count():
     assert np.isnan(wilson(2, 4)).all()
     with pytest.raises(ValueError, match="successes <= n"):
         wilson(6, 5)
+
+
+def fourfold(both, first, second, neither):
+    """Two 0/1 values per prompt, [prompt, 1] each, of which so many are 1 in both, in one of them, in neither."""
+    counts = [both, first, second, neither]
+    return np.repeat([1.0, 1, 0, 0], counts)[:, None], np.repeat([1.0, 0, 1, 0], counts)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [((1, 1, 7, 12), -0.507, -0.026), ((20, 12, 2, 16), 0.0562, 0.3292), ((10, 0, 0, 0), -0.27753, 0.27753)],
+)
+def test_newcombe_known_values(table, low, high):
+    """The first is the airway example of Fagerland et al. (2014), the second Newcombe's own (1998, method 10)."""
+    one, other = fourfold(*table)
+    found = newcombe(one, other, np.arange(len(one)))
+    assert [found[0][0], found[1][0]] == pytest.approx([low, high], abs=5e-4)
+
+
+def test_newcombe_covers_the_difference_of_correlated_shares():
+    generator = np.random.default_rng(0)
+    draw = generator.random((20, 4000))
+    one, other = (draw < 0.7).astype(float), ((draw < 0.2) | (generator.random((20, 4000)) < 0.2)).astype(float)
+    low, high = newcombe(one, other, np.arange(20))
+    truth = 0.7 - (1 - 0.8 * 0.8)
+    assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.98
+
+
+def test_newcombe_leaves_out_what_has_no_pair_and_needs_five():
+    one, other = fourfold(1, 1, 7, 12)
+    more = np.concatenate([one, [[1.0], [np.nan]]]), np.concatenate([other, [[np.nan], [0.0]]])
+    assert np.allclose(newcombe(*more, np.arange(23)), newcombe(one, other, np.arange(21)))
+    assert np.isnan(newcombe(one[:4], other[:4], np.arange(4))).all()
 
 
 def test_expanded_tail_known_values():

@@ -45,7 +45,7 @@ def test_quantities_of_heads():
     for recipe in RECIPES.values():
         names = {name for setting in recipe.settings for name in setting.quantities}
         assert all(set(values) == names for values in recipe.published.values())
-    with pytest.raises(UserError, match="unknown table 'sink-tabel'. Did you mean 'sink-table'"):
+    with pytest.raises(UserError, match=r"unknown table 'sink-tabel'. Did you mean 'sink-table'"):
         find_recipe("sink-tabel")
 
 
