@@ -226,6 +226,11 @@ def watchers(stats: AttentionStats) -> Tensor:
     return count if stats.call.window is None else count.clamp(max=stats.call.window)
 
 
+def total(values: Tensor, where: Tensor) -> Tensor:
+    """Sum of values [..., position] over the positions that count; what the others hold, NaN too, is left out."""
+    return torch.where(where, values, 0.0).sum(-1)
+
+
 def position_of(stats: AttentionStats) -> Tensor:
     """How many real tokens stand before each query, [batch, 1, query]; 0 for the first one, wherever padding is."""
     batch, _, queries = stats["visible_keys"].shape

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.stats import AttentionStats
-from ..probe import position_of, probe, queries_in, watchers
+from ..probe import position_of, probe, queries_in, total, watchers
 
 SOURCE = "Guo et al., Active-Dormant Attention Heads"
 
@@ -48,8 +48,8 @@ def value_drain(stats: AttentionStats) -> Tensor:
     first = real & (position_of(stats) == 0)
     others = real & ~first
     count = others.sum(-1)
-    mean = (norm * others).sum(-1) / count.clamp(min=1)
-    return torch.where((count > 0) & (mean > 0), (norm * first).sum(-1) / mean, torch.nan)
+    mean = total(norm, others) / count.clamp(min=1)
+    return torch.where((count > 0) & (mean > 0), total(norm, first) / mean, torch.nan)
 
 
 @probe(
@@ -133,7 +133,7 @@ def sink_detector(stats: AttentionStats) -> Tensor:
     """
     real, keys = _real(stats), stats["visible_keys"]
     most = keys.clamp(min=2).log()
-    rows = (stats["entropy"] / most * real).sum(-1) / real.sum(-1)
+    rows = total(stats["entropy"] / most, real) / real.sum(-1)
     count = watchers(stats)
     seen = real & (count >= 16)
     columns = torch.where(seen, stats["received_entropy"] / count.clamp(min=2).log(), -torch.inf).amax(-1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...kernels.stats import AttentionStats
-from ..probe import probe
+from ..probe import probe, total
 
 SOURCE = "Sandoval-Segura et al., Identifying and Evaluating Inactive Heads in Pretrained LLMs"
 
@@ -57,6 +57,6 @@ def relative_output_norm(stats: AttentionStats) -> Tensor:
     norm, real = stats["output_norm"], (stats["visible_keys"] > 0)
     if stats.real_queries is not None:
         real = real & stats.real_queries[:, None]
-    mean = (norm * real).sum(-1) / real.sum(-1).clamp(min=1)
+    mean = total(norm, real) / real.sum(-1).clamp(min=1)
     layer = mean.mean(1, keepdim=True)
     return (mean / layer).masked_fill((layer <= 0) | (mean.shape[1] < 2), float("nan"))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.stats import AttentionStats
-from ..probe import position_of, probe, watchers
+from ..probe import position_of, probe, total, watchers
 
 SOURCE = "Gu et al., When Attention Sink Emerges in Language Models, section 3"
 LENGTH = 64
@@ -71,7 +71,7 @@ def sink_rate(stats: AttentionStats) -> Tensor:
     first = (position_of(stats) < LENGTH) & (stats["visible_keys"] > 0)
     if stats.real_queries is not None:
         first = first & stats.real_queries[:, None]
-    alpha = (mass * first).sum(-1) / LENGTH
+    alpha = total(mass, first) / LENGTH
     testable = (first.sum(-1) == LENGTH) & (window is None or window >= LENGTH)
     return torch.where(testable, (alpha > THRESHOLD).to(mass.dtype), torch.nan)
 
@@ -110,7 +110,7 @@ def sink_onset(stats: AttentionStats) -> Tensor:
     for length in ONSETS:
         first = real & (place < length)
         testable = (first.sum(-1) == length) & (window is None or window >= length)
-        parts.append(torch.where(testable, (mass * first).sum(-1) / length, torch.nan))
+        parts.append(torch.where(testable, total(mass, first) / length, torch.nan))
     return torch.stack(parts, dim=-1)
 
 

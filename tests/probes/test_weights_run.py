@@ -203,7 +203,7 @@ def test_pages_say_from_the_weights_and_show_no_interval(run):
             shown = text_of(page.layout(run=run.id, probe="copying_score", **query))
             assert "from the weights" in shown and "1 prompts" not in shown
         figure, _, words = atlas.draw(
-            {"run": run.id, "probe": "copying_score", "part": "", "stratum": "weights", "tower": "text"},
+            {"run": run.id, "probe": "copying_score", "part": "", "stratum": "weights", "tower": "text", "minus": ""},
             "full", False, "one", 3, "light", None,
         )  # fmt: skip
         assert "from the weights" in words and figure.data[0].zmin == -figure.data[0].zmax
