@@ -29,8 +29,11 @@ _ROOMS = {
     "all_datasets": "data.catalog",
     "open_store": "data.store",
     "Run": "data.store",
+    "rhythm": "data.rhythm",
+    "agreement": "data.agreement",
     "atlas": "dashboards.figures",
     "head": "dashboards.figures",
+    "rhythm_figure": "dashboards.rhythm",
     "serve": "dashboards.app",
     "bench": "probes.bench",
     "__version__": "data.version",
@@ -40,8 +43,11 @@ __all__ = sorted(_ROOMS)
 if TYPE_CHECKING:
     from .dashboards.app import serve
     from .dashboards.figures import atlas, head
+    from .dashboards.rhythm import rhythm_figure
+    from .data.agreement import agreement
     from .data.catalog import all_datasets
     from .data.examples import Example
+    from .data.rhythm import rhythm
     from .data.store import Run, open_store
     from .data.tokens import TokenBatch
     from .data.version import __version__

@@ -28,6 +28,7 @@ VERBS = {
     "measure": Verb("probes", "measure the heads of a model on a data set, into the store"),
     "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
     "compare": Verb("data", "whether two readings put the heads in the same order"),
+    "rhythm": Verb("data", "preplan tokens and anchors: how local and global heads go together over a text"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
     "reproduce": Verb("probes", "published numbers measured again, beside the paper's"),
     "train": Verb("probes", "train an organism from its recipe"),

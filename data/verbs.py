@@ -1,4 +1,4 @@
-"""The command line of this room: `headatlas data`, `headatlas show` and `headatlas compare`."""
+"""The command line of this room: `data`, `show`, `compare` and `rhythm`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,17 @@ test over all heads of the row's probe, part and stratum. Largest effects first,
 exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
 """
 
+
+RHYTHM_HELP = """\
+examples:
+  headatlas measure gpt2 --probes distance,rhythm,first_token_mass --data text:length=256 --keep-positions 32
+  headatlas rhythm latest
+  headatlas rhythm latest --without-first
+  headatlas rhythm latest --tokens > series.csv
+
+`by chance` is the mean over shifts of one series against the other by 8 to 24 tokens. Texts are those kept token by
+token (--keep-positions); the interval is over texts, absent below 5.
+"""
 
 COMPARE_HELP = """\
 examples:
@@ -165,6 +176,39 @@ def compare_run(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     print(f"{first.name} against")
     print_table(("reading", "Spearman", "95 %", "heads", "n", "top heads in both"), rows)
+    return 0
+
+
+def rhythm_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas rhythm`."""
+    teach(parser, "Preplan tokens and anchors of a run's texts: WAAD, FAI and how they go together.", RHYTHM_HELP)
+    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run id, unique prefix, or latest")
+    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument(
+        "--without-first", action="store_true", help="leave the first token out of all distances: sinks are not global"
+    )
+    parser.add_argument("--tokens", action="store_true", help="the series token by token, as CSV")
+
+
+def rhythm_run(args: argparse.Namespace) -> int:
+    """Print the head sets and the coupling statistics, or the series."""
+    from .rhythm import rhythm
+    from .store import open_store
+
+    found = rhythm(open_store(args.store).run(args.run), without_first=args.without_first)
+    if args.tokens:
+        print(found.tokens.to_csv(index=False, lineterminator="\n", float_format="%.6g"), end="")
+        return 0
+    print(f"local heads (shortest mean distance):  {' '.join(found.local_heads)}")
+    print(f"global heads (longest mean distance):  {' '.join(found.global_heads)}\n")
+    rows = [
+        (
+            row["statistic"], f"{row['value']:.3f}", f"{row['expected']:.3f}",
+            f"{row['difference']:+.3f} ({row['ci_low']:+.3f} .. {row['ci_high']:+.3f})", str(row["n"]),
+        )
+        for row in found.statistics.to_dict("records")
+    ]  # fmt: skip
+    print_table(("share of", "found", "by chance", "difference (95 %)", "n texts"), rows)
     return 0
 
 
