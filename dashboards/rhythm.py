@@ -30,7 +30,8 @@ def rhythm_figure(run: Run, example: int = 0, *, without_first: bool = False, sc
         )  # fmt: skip
         at = tokens[tokens[peak]]
         figure.add_scatter(
-            x=at["position"], y=at[name], mode="markers", marker={"color": colour, "size": 8}, name=f"{title[:4]} peak",
+            x=at["position"], y=at[name], mode="markers", marker={"color": colour, "size": 8},
+            name=f"{name.upper()} peak",
             hovertemplate="peak at token %{x}: %{y:.4g}<extra></extra>", row=row, col=1,
         )  # fmt: skip
         figure.update_yaxes(title_text=title, rangemode="tozero", nticks=5, row=row, col=1)

@@ -14,12 +14,13 @@ from .dispatch import BACKENDS, OBSTACLES, attention_stats, choose
 from .inputs import AttentionInputs, Visibility
 from .reference import reference_stats
 from .sdpa import with_logsumexp
+from .selected import BASES
 from .stats import FIELDS
 from .timing import Provider, peak_megabytes
 
 PARAMETERS = {"window_mass": ":16", "clipped_distance": ":10", "future_average": ":10:100", "weight_at": ":first"}
-EVERYTHING = frozenset(name + PARAMETERS.get(name, "") for name in FIELDS) - {"output"}
-"""Every statistic at once."""
+EVERYTHING = frozenset(name + PARAMETERS.get(name, "") for name in FIELDS.keys() - BASES - {"output", "output_norm"})
+"""Every statistic of a sweep at once: what a few rows, the values or the attention's own output give is left out."""
 USUAL = frozenset({"logsumexp", "entropy", "max_weight", "sum_squares", "group_mass", "received", "weight_at:first"})
 """Rows, groups and received attention."""
 LENGTHS = (512, 2048, 8192)

@@ -45,9 +45,11 @@ def wanted(needs: frozenset[str]) -> Wanted:
 
 
 def one_pass(
-    logits: Tensor, query: Tensor, key: Tensor, asked: Wanted, blocks: bool
+    logits: Tensor, query: Tensor, key: Tensor, asked: Wanted, blocks: bool, cells: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(weights [row, key], sums over keys [row]); with `blocks`, sums and maxima of each key block too.
+
+    With `cells`, also weights times shifted logits of each cell, which a sum over queries needs.
 
     `logits` [row, key] are in bits, hidden cells at HIDDEN or below; `query` [row] and `key` [key] are positions.
     """
@@ -60,21 +62,25 @@ def one_pass(
     for name, base, words in asked:
         sums[name] = SUMS[base](weights, shifted, gap, words)
     if blocks:
-        cells = weights.view(weights.shape[0], -1, BLOCK_SIZE)
-        sums |= {"block_maxima": cells.amax(-1), "block_sums": cells.sum(-1)}
+        grid = weights.view(weights.shape[0], -1, BLOCK_SIZE)
+        sums |= {"block_maxima": grid.amax(-1), "block_sums": grid.sum(-1)}
+    if cells:
+        sums["information"] = weights * shifted
     return weights, sums
 
 
 @cache
-def _compiled(asked: Wanted, blocks: bool) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]:
+def _compiled(
+    asked: Wanted, blocks: bool, cells: bool
+) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]:
     def run(logits: Tensor, query: Tensor, key: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return one_pass(logits, query, key, asked, blocks)
+        return one_pass(logits, query, key, asked, blocks, cells)
 
     return torch.compile(run, dynamic=True, fullgraph=True, isolate_recompiles=True)  # type: ignore[call-overload]
 
 
 def compiled_pass(
-    logits: Tensor, query: Tensor, key: Tensor, asked: Wanted, *, blocks: bool
+    logits: Tensor, query: Tensor, key: Tensor, asked: Wanted, *, blocks: bool, cells: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """`one_pass`, compiled once for rows of any length.
 
@@ -84,7 +90,7 @@ def compiled_pass(
 
     mark_unbacked(logits, 1)
     mark_unbacked(key, 0)
-    return _compiled(asked, blocks)(logits, query, key)
+    return _compiled(asked, blocks, cells)(logits, query, key)
 
 
 def obstacle(device: torch.device) -> str | None:

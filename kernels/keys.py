@@ -33,9 +33,8 @@ def _received_information(tile: Tile, _: Arguments, sums: Tensor) -> None:
     """sums [..., (sum_i p_ij, sum_i p_ij log2 p_ij), key], log2 p = shifted + log2 norm."""
     scaled = tile.norm * tile.block.real[:, None, None]
     in_bits = scaled * torch.where(tile.norm > 0, tile.norm, 1.0).log2()
-    inside = torch.mul(tile.weights, tile.shifted, out=tile.block.whole.buffer("scratch", *tile.shape))
     sums.add_(torch.stack([scaled, in_bits], dim=-2) @ tile.weights)
-    sums[..., 1:, :].add_(scaled[..., None, :] @ inside)
+    sums[..., 1:, :].add_(scaled[..., None, :] @ tile.information_cells())
 
 
 def received_entropy(received: Tensor, information: Tensor) -> Tensor:

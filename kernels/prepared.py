@@ -33,8 +33,7 @@ class Prepared:
     def __init__(
         self, inputs: AttentionInputs, needs: frozenset[str], dtype: torch.dtype, *, compiled: bool = False
     ) -> None:
-        self.inputs, self.needs, self.dtype = inputs, needs, dtype
-        self.compiled = compiled and "received_entropy" not in needs  # which reads shifted logits key by key
+        self.inputs, self.needs, self.dtype, self.compiled = inputs, needs, dtype, compiled
         self.query = inputs.query.unflatten(1, (-1, inputs.repeats))
         self.centre = None if inputs.softcap is not None else inputs.key.mean(2, keepdim=True, dtype=dtype)
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]

@@ -40,9 +40,7 @@ def selected_stats(inputs: AttentionInputs, needs: frozenset[str], logsumexp: Te
         elif base == "start_mass":
             found[name] = _start_mass(inputs, logsumexp, int(arguments[0]))
         else:
-            rows = tail_queries(inputs, int(arguments[0]))
-            keys = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
-            found[name] = _weights(inputs, logsumexp, rows, keys)
+            found[name] = _weights(inputs, logsumexp, tail_queries(inputs, int(arguments[0])), None)
     return found
 
 
@@ -86,11 +84,15 @@ def _start_mass(inputs: AttentionInputs, logsumexp: Tensor, count: int) -> Tenso
     return mass
 
 
-def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
-    """[batch, head, row, key] of queries `rows` [batch, row] and keys `keys` [batch, key]; 0 at -1 and where hidden."""
-    row, key = rows.clamp(min=0), keys.clamp(min=0)
+def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Tensor | None) -> Tensor:
+    """[batch, head, row, key] of queries `rows` [batch, row] and keys `keys` [batch, key]; 0 at -1 and where hidden.
+
+    Without `keys`, of all keys.
+    """
+    row = rows.clamp(min=0)
     query = _picked(inputs.query, row).unflatten(1, (-1, inputs.repeats)).to(logsumexp.dtype)
-    logits = query.flatten(2, 3) @ _picked(inputs.key, key).to(logsumexp.dtype).mT
+    chosen = inputs.key if keys is None else _picked(inputs.key, keys.clamp(min=0))
+    logits = query.flatten(2, 3) @ chosen.to(logsumexp.dtype).mT
     logits = logits.mul_(inputs.scale).unflatten(2, (inputs.repeats, -1)).flatten(1, 2)
     if inputs.softcap is not None:
         logits = logits.div_(inputs.softcap).tanh_().mul_(inputs.softcap)
@@ -98,9 +100,13 @@ def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Ten
         bias = inputs.bias.expand(inputs.shape[0], -1, -1, -1)
         index = row[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3])
         taken = bias.gather(2, index)
-        logits += taken.gather(3, key[:, None, None].expand(*taken.shape[:3], -1))
+        if keys is not None:
+            taken = taken.gather(3, keys.clamp(min=0)[:, None, None].expand(*taken.shape[:3], -1))
+        logits += taken
     known = logsumexp.gather(2, row[:, None].expand(-1, logsumexp.shape[1], -1))
     known = known.masked_fill(known == -torch.inf, torch.inf)
+    if keys is None:
+        keys = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
     return logits.sub_(known[..., None]).exp_().masked_fill_(~_seen(inputs, rows, keys)[:, None], 0.0)
 
 

@@ -109,7 +109,10 @@ class Tile:
         needs, (query, key) = self.block.whole.needs, self.block.positions
         rows = logits.flatten(0, 3)
         blocks = bool(needs & {"pooled_mean", "pooled_max", "argmax_key"}) and len(key) % BLOCK_SIZE == 0
-        weights, sums = compiled_pass(rows, query.repeat(len(rows) // len(query)), key, wanted(needs), blocks=blocks)
+        weights, sums = compiled_pass(
+            rows, query.repeat(len(rows) // len(query)), key, wanted(needs), blocks=blocks,
+            cells="received_entropy" in needs,
+        )  # fmt: skip
         self.weights = weights.view(self.shape)
         self.sums = {name: values.unflatten(0, self.shape[:4]) for name, values in sums.items()}
         self.peak, self.total = self.sums["peak"], self.sums["total"]
@@ -162,6 +165,11 @@ class Tile:
         keys = first + torch.arange(BLOCK_SIZE, device=first.device)
         inside = self.weights.gather(-1, keys).argmax(-1)
         return first.squeeze(-1) + inside + self.block.low
+
+    def information_cells(self) -> Tensor:
+        """weights times shifted, [..., query, key]."""
+        made = self.sums.get("information")
+        return torch.mul(self.weights, self.shifted, out=self._cells("scratch")) if made is None else made
 
     def information(self) -> Tensor:
         """sum_j weights_j shifted_j, [..., query]; the last use of `shifted`, which is overwritten."""
