@@ -74,7 +74,8 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
     beside = " beside the model's own" if plan.baseline and plan.baseline.kind == "random" else ""
     text = (
         f"{plan.title}: {len(plan.probes)} probes, {cost.examples} examples, "
-        f"{cost.tokens:,} tokens in about {cost.forwards} forwards; "
+        f"{cost.tokens:,} tokens in about {cost.forwards} forwards of {plan.batch_tokens:,} tokens, "
+        f"each for all probes at once{'' if plan.answers == 'given' else ', after one that answers'}; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
         f"{cost.bytes / 1e6:,.0f} MB{beside} "
         f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"
