@@ -92,6 +92,8 @@ def statistics_of_weights(
     for name, (count,) in parameters(needs, "tail_weights"):
         rows = tail_queries(inputs, count)[:, None, :, None]
         out[name] = _at(weights, rows.expand(*weights.shape[:2], -1, weights.shape[3]), -2)
+    for name, (size,) in parameters(needs, "tail_estimate"):
+        out[name] = _tail_estimate(inputs, visible, size)
     for name, (low, high) in parameters(needs, "future_average"):
         out[name] = _future_average(inputs, weights, low, high)
     return out
@@ -120,6 +122,36 @@ def _real(inputs: AttentionInputs, weights: Tensor) -> Tensor:
 def _at(weights: Tensor, index: Tensor, axis: int) -> Tensor:
     """Weights at places of one axis, 0 at -1."""
     return torch.where(index >= 0, weights.gather(axis, index.clamp(min=0)), 0.0)
+
+
+def _tail_estimate(inputs: AttentionInputs, visible: Tensor, size: int) -> Tensor:
+    """Block by block: the mean key that the last queries see, against their mean."""
+    batch, heads, _, keys = inputs.shape
+    real, mask = inputs.real_queries(), inputs.visibility.key_mask
+    tail = real & (real.flip(1).cumsum(1).flip(1) <= size)
+    place = torch.arange(keys, device=tail.device).expand(batch, -1) if mask is None else mask.cumsum(1) - 1
+    key = inputs.key.double().repeat_interleave(inputs.repeats, dim=1)
+    bias = visible.new_zeros(visible.shape, dtype=torch.float64) if inputs.bias is None else inputs.bias.double()
+    bias = bias.expand(visible.shape)
+    out = key.new_zeros(batch, heads, -(-keys // size))
+    for example in range(batch):
+        query = inputs.query[example, :, tail[example]].double().mean(1)
+        logits = torch.full_like(out[example], -torch.inf)
+        for block in range(out.shape[2]):
+            columns = (place[example] // size == block).nonzero().squeeze(1)
+            pairs = visible[example, :, tail[example]][..., columns]
+            columns = columns[pairs[0].any(0)]
+            if not len(columns):
+                continue
+            logits[:, block] = inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1)
+            if inputs.softcap is not None:
+                logits[:, block] = inputs.softcap * torch.tanh(logits[:, block] / inputs.softcap)
+            added = bias[example][:, tail[example]][..., columns]
+            known = pairs[..., pairs[0].any(0)] & added.isfinite()
+            mean = torch.where(known, added, 0.0).sum((1, 2)) / known.sum((1, 2))
+            logits[:, block] += mean.nan_to_num(-torch.inf, neginf=-torch.inf)
+        out[example] = logits.softmax(-1).nan_to_num(0.0)
+    return out
 
 
 def _output(inputs: AttentionInputs, weights: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ ROW_GROUP = "[batch, head, query, group]"
 KEY = "[batch, head, key]"
 KEY_GROUP = "[batch, head, key, group]"
 TAIL = "[batch, head, tail query, key]"
+TAIL_BLOCK = "[batch, head, key block]"
 BLOCK = "[batch, head, query block, key block]"
 
 BLOCK_SIZE = 64
@@ -64,6 +65,13 @@ FIELDS: Mapping[str, Field] = {
     "value_weighted_mass": Field(ROW_GROUP, "norm", "sum_j p_ij ||v_j|| over the keys of each group"),
     "start_mass": Field(ROW, "mass", "sum_j p_ij over the first keys that are no padding", ("keys",)),
     "tail_weights": Field(TAIL, "mass", "p_ij of the last real queries; 0 in rows that do not exist", ("queries",)),
+    "tail_estimate": Field(
+        TAIL_BLOCK,
+        "mass",
+        "softmax over blocks of `size` keys of cap(scale mean q_i . mean k_j) + mean bias_ij, i the last `size` real "
+        "queries, j the keys of the block that any of them sees; a learned sink logit takes no part",
+        ("size",),
+    ),
     "output_norm": Field(ROW, "norm", "||sum_j p_ij v_j||"),
     "output": Field("[batch, head, query, d_head]", "activation", "sum_j p_ij v_j"),
     "received": Field(KEY, "mass", "sum_i p_ij over the real queries"),
