@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .aligned import leading_padding
 from .inputs import AttentionInputs
 from .selected import start_keys, tail_queries
 from .stats import BLOCK_SIZE, NOTHING, parameters, split_name
@@ -191,17 +192,24 @@ def _future_average(inputs: AttentionInputs, weights: Tensor, low: int, high: in
 
 
 def _pooled_mean(inputs: AttentionInputs, weights: Tensor) -> Tensor:
-    block = _blocks(_real(inputs, weights)).sum((3, 5))
-    count = _blocks(inputs.real_queries()[:, None, :, None].double()).sum((3, 5))
+    block = _blocks(inputs, _real(inputs, weights)).sum((3, 5))
+    real = inputs.real_queries()[:, None, :, None].double().expand(-1, -1, -1, weights.shape[3])
+    count = _blocks(inputs, real / weights.shape[3]).sum((3, 5)).sum(-1, keepdim=True)
     return block / count.clamp(min=1)
 
 
 def _pooled_max(inputs: AttentionInputs, weights: Tensor) -> Tensor:
-    return _blocks(_real(inputs, weights)).amax((3, 5))
+    return _blocks(inputs, _real(inputs, weights)).amax((3, 5))
 
 
-def _blocks(values: Tensor) -> Tensor:
-    """[..., query, key] -> [batch, head, query block, BLOCK_SIZE, key block, BLOCK_SIZE], padded with zeros."""
+def _blocks(inputs: AttentionInputs, values: Tensor) -> Tensor:
+    """[..., query, key] -> [batch, head, query block, BLOCK_SIZE, key block, BLOCK_SIZE], padded with zeros.
+
+    The first block begins with the first real token: padding before it goes to the end.
+    """
+    lead = leading_padding(inputs)
+    if lead is not None:
+        values = torch.stack([one.roll((-first, -first), (-2, -1)) for one, first in zip(values, lead.tolist())])
     batch, heads, queries, keys = values.shape
     padded = torch.nn.functional.pad(values, (0, -keys % BLOCK_SIZE, 0, -queries % BLOCK_SIZE))
     rows, columns = -(-queries // BLOCK_SIZE), -(-keys // BLOCK_SIZE)

@@ -25,7 +25,7 @@ TAIL_BLOCK = "[batch, head, key block]"
 BLOCK = "[batch, head, query block, key block]"
 
 BLOCK_SIZE = 64
-"""Rows and columns of one cell of a pooled map."""
+"""Rows and columns of one cell of a pooled map, counted from the first real token (see `aligned.py`)."""
 NOTHING = 1e-30
 """A key that receives no more than this receives nothing: float32 could not say from whom."""
 
@@ -83,8 +83,8 @@ FIELDS: Mapping[str, Field] = {
     "future_average": Field(
         KEY, "mass", "mean of p_ij over real queries low <= i - j <= high; 0 where there is none", ("low", "high")
     ),
-    "pooled_mean": Field(BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block"),
-    "pooled_max": Field(BLOCK, "mass", "largest p_ij of a block pair, over the real queries"),
+    "pooled_mean": Field(BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block", version=2),
+    "pooled_max": Field(BLOCK, "mass", "largest p_ij of a block pair, over the real queries", version=2),
 }
 
 
