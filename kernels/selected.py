@@ -1,8 +1,8 @@
 """Statistics of a few rows or columns of the map, from the logsumexp of each row: no second softmax, O(n) memory.
 
 p_ij = exp(z_ij - logsumexp_i) for the pairs that are asked for alone. Cost: 2 d FLOPs and one exponential for each of
-them, `first` keys x n queries or `last` queries x n keys. Beside these, what is a function of the values alone, and what
-block-sparse attention guesses of the last queries' weights from pooled queries and keys.
+them, `first` keys x n queries or `last` queries x n keys. Beside these, what is a function of the values alone, and
+what block-sparse attention guesses of the last queries' weights from pooled queries and keys.
 """
 
 from __future__ import annotations

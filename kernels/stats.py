@@ -83,7 +83,9 @@ FIELDS: Mapping[str, Field] = {
     "future_average": Field(
         KEY, "mass", "mean of p_ij over real queries low <= i - j <= high; 0 where there is none", ("low", "high")
     ),
-    "pooled_mean": Field(BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block", version=2),
+    "pooled_mean": Field(
+        BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block", version=2
+    ),
     "pooled_max": Field(BLOCK, "mass", "largest p_ij of a block pair, over the real queries", version=2),
 }
 
