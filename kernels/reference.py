@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .aligned import leading_padding
 from .inputs import AttentionInputs
 from .selected import start_keys, tail_queries
 from .stats import BLOCK_SIZE, NOTHING, parameters, split_name
@@ -92,6 +93,8 @@ def statistics_of_weights(
     for name, (count,) in parameters(needs, "tail_weights"):
         rows = tail_queries(inputs, count)[:, None, :, None]
         out[name] = _at(weights, rows.expand(*weights.shape[:2], -1, weights.shape[3]), -2)
+    for name, (size,) in parameters(needs, "tail_estimate"):
+        out[name] = _tail_estimate(inputs, visible, size)
     for name, (low, high) in parameters(needs, "future_average"):
         out[name] = _future_average(inputs, weights, low, high)
     return out
@@ -120,6 +123,36 @@ def _real(inputs: AttentionInputs, weights: Tensor) -> Tensor:
 def _at(weights: Tensor, index: Tensor, axis: int) -> Tensor:
     """Weights at places of one axis, 0 at -1."""
     return torch.where(index >= 0, weights.gather(axis, index.clamp(min=0)), 0.0)
+
+
+def _tail_estimate(inputs: AttentionInputs, visible: Tensor, size: int) -> Tensor:
+    """Block by block: the mean key that the last queries see, against their mean."""
+    batch, heads, _, keys = inputs.shape
+    real, mask = inputs.real_queries(), inputs.visibility.key_mask
+    tail = real & (real.flip(1).cumsum(1).flip(1) <= size)
+    place = torch.arange(keys, device=tail.device).expand(batch, -1) if mask is None else mask.cumsum(1) - 1
+    key = inputs.key.double().repeat_interleave(inputs.repeats, dim=1)
+    bias = visible.new_zeros(visible.shape, dtype=torch.float64) if inputs.bias is None else inputs.bias.double()
+    bias = bias.expand(visible.shape)
+    out = key.new_zeros(batch, heads, -(-keys // size))
+    for example in range(batch):
+        query = inputs.query[example, :, tail[example]].double().mean(1)
+        logits = torch.full_like(out[example], -torch.inf)
+        for block in range(out.shape[2]):
+            columns = (place[example] // size == block).nonzero().squeeze(1)
+            pairs = visible[example, :, tail[example]][..., columns]
+            columns = columns[pairs[0].any(0)]
+            if not len(columns):
+                continue
+            logits[:, block] = inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1)
+            if inputs.softcap is not None:
+                logits[:, block] = inputs.softcap * torch.tanh(logits[:, block] / inputs.softcap)
+            added = bias[example][:, tail[example]][..., columns]
+            known = pairs[..., pairs[0].any(0)] & added.isfinite()
+            mean = torch.where(known, added, 0.0).sum((1, 2)) / known.sum((1, 2))
+            logits[:, block] += mean.nan_to_num(-torch.inf, neginf=-torch.inf)
+        out[example] = logits.softmax(-1).nan_to_num(0.0)
+    return out
 
 
 def _output(inputs: AttentionInputs, weights: Tensor) -> Tensor:
@@ -159,17 +192,24 @@ def _future_average(inputs: AttentionInputs, weights: Tensor, low: int, high: in
 
 
 def _pooled_mean(inputs: AttentionInputs, weights: Tensor) -> Tensor:
-    block = _blocks(_real(inputs, weights)).sum((3, 5))
-    count = _blocks(inputs.real_queries()[:, None, :, None].double()).sum((3, 5))
+    block = _blocks(inputs, _real(inputs, weights)).sum((3, 5))
+    real = inputs.real_queries()[:, None, :, None].double().expand(-1, -1, -1, weights.shape[3])
+    count = _blocks(inputs, real / weights.shape[3]).sum((3, 5)).sum(-1, keepdim=True)
     return block / count.clamp(min=1)
 
 
 def _pooled_max(inputs: AttentionInputs, weights: Tensor) -> Tensor:
-    return _blocks(_real(inputs, weights)).amax((3, 5))
+    return _blocks(inputs, _real(inputs, weights)).amax((3, 5))
 
 
-def _blocks(values: Tensor) -> Tensor:
-    """[..., query, key] -> [batch, head, query block, BLOCK_SIZE, key block, BLOCK_SIZE], padded with zeros."""
+def _blocks(inputs: AttentionInputs, values: Tensor) -> Tensor:
+    """[..., query, key] -> [batch, head, query block, BLOCK_SIZE, key block, BLOCK_SIZE], padded with zeros.
+
+    The first block begins with the first real token: padding before it goes to the end.
+    """
+    lead = leading_padding(inputs)
+    if lead is not None:
+        values = torch.stack([one.roll((-first, -first), (-2, -1)) for one, first in zip(values, lead.tolist())])
     batch, heads, queries, keys = values.shape
     padded = torch.nn.functional.pad(values, (0, -keys % BLOCK_SIZE, 0, -queries % BLOCK_SIZE))
     rows, columns = -(-queries // BLOCK_SIZE), -(-keys // BLOCK_SIZE)

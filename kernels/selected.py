@@ -1,7 +1,8 @@
 """Statistics of a few rows or columns of the map, from the logsumexp of each row: no second softmax, O(n) memory.
 
 p_ij = exp(z_ij - logsumexp_i) for the pairs that are asked for alone. Cost: 2 d FLOPs and one exponential for each of
-them, `first` keys x n queries or `last` queries x n keys. Beside these, what is a function of the values alone.
+them, `first` keys x n queries or `last` queries x n keys. Beside these, what is a function of the values alone, and
+what block-sparse attention guesses of the last queries' weights from pooled queries and keys.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 from .inputs import AttentionInputs
 from .stats import split_name
 
-BASES = frozenset({"start_mass", "tail_weights", "value_norm"})
+BASES = frozenset({"start_mass", "tail_weights", "tail_estimate", "value_norm"})
 """Fields found here."""
 BLOCK = 1024
 """Queries of `start_mass` at once."""
@@ -39,6 +40,8 @@ def selected_stats(inputs: AttentionInputs, needs: frozenset[str], logsumexp: Te
             found[name] = norm.repeat_interleave(inputs.repeats, 1)
         elif base == "start_mass":
             found[name] = _start_mass(inputs, logsumexp, int(arguments[0]))
+        elif base == "tail_estimate":
+            found[name] = _tail_estimate(inputs, logsumexp.dtype, int(arguments[0]))
         else:
             found[name] = _weights(inputs, logsumexp, tail_queries(inputs, int(arguments[0])), None)
     return found
@@ -97,9 +100,7 @@ def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Ten
     if inputs.softcap is not None:
         logits = logits.div_(inputs.softcap).tanh_().mul_(inputs.softcap)
     if inputs.bias is not None:
-        bias = inputs.bias.expand(inputs.shape[0], -1, -1, -1)
-        index = row[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3])
-        taken = bias.gather(2, index)
+        taken = _bias_rows(inputs.bias, row)
         if keys is not None:
             taken = taken.gather(3, keys.clamp(min=0)[:, None, None].expand(*taken.shape[:3], -1))
         logits += taken
@@ -108,6 +109,54 @@ def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Ten
     if keys is None:
         keys = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
     return logits.sub_(known[..., None]).exp_().masked_fill_(~_seen(inputs, rows, keys)[:, None], 0.0)
+
+
+def _tail_estimate(inputs: AttentionInputs, dtype: torch.dtype, size: int) -> Tensor:
+    """[batch, head, key block] from the mean of the last `size` real queries and the mean key of each block."""
+    rows = tail_queries(inputs, min(size, inputs.shape[2]))
+    block = key_places(inputs) // size
+    blocks = -(-inputs.shape[3] // size)
+    real = (rows >= 0).to(dtype)
+    query = torch.einsum("bhrd,br->bhd", _picked(inputs.query, rows.clamp(min=0)).to(dtype), real)
+    query = query / real.sum(1).clamp(min=1)[:, None, None]
+    every = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
+    pairs = _seen(inputs, rows, every)[:, None]  # [batch, 1, row, key]
+    seen = pairs.any(2).to(dtype)  # [batch, 1, key]
+    count = _by_block(seen, block, blocks)
+    pooled = _by_block((inputs.key.to(dtype) * seen[..., None]).mT, block, blocks) / count.clamp(min=1)[:, :, None]
+    logits = inputs.scale * (query.unflatten(1, (-1, inputs.repeats)) @ pooled).flatten(1, 2)
+    if inputs.softcap is not None:
+        logits = inputs.softcap * torch.tanh(logits / inputs.softcap)
+    if inputs.bias is not None:
+        bias = _bias_rows(inputs.bias, rows.clamp(min=0)).to(dtype)
+        known = pairs & bias.isfinite()
+        number = _by_block(known.to(dtype).sum(2), block, blocks)
+        total = _by_block(torch.where(known, bias, 0.0).sum(2), block, blocks)
+        logits = logits + torch.where(number > 0, total / number.clamp(min=1), -torch.inf)
+    logits = logits.masked_fill(count == 0, -torch.inf)
+    some = (logits > -torch.inf).any(-1, keepdim=True)
+    return torch.where(some, logits.softmax(-1), 0.0)
+
+
+def key_places(inputs: AttentionInputs) -> Tensor:
+    """int64 [batch, key]: how many real keys stand before each; 0 for the first one, wherever padding is."""
+    batch, _, _, keys = inputs.shape
+    mask = inputs.visibility.key_mask
+    if mask is None:
+        return torch.arange(keys, device=inputs.key.device).expand(batch, -1)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _by_block(values: Tensor, block: Tensor, blocks: int) -> Tensor:
+    """Sums of values [batch, ..., key] over the keys of each block, [batch, ..., block]."""
+    index = block.view(block.shape[0], *[1] * (values.dim() - 2), -1).expand(values.shape)
+    return values.new_zeros(*values.shape[:-1], blocks).scatter_add_(-1, index, values)
+
+
+def _bias_rows(bias: Tensor, row: Tensor) -> Tensor:
+    """bias [batch or 1, head or 1, query, key] at queries `row` [batch, row]."""
+    bias = bias.expand(row.shape[0], -1, -1, -1)
+    return bias.gather(2, row[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3]))
 
 
 def _picked(tensor: Tensor, index: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ ROW_GROUP = "[batch, head, query, group]"
 KEY = "[batch, head, key]"
 KEY_GROUP = "[batch, head, key, group]"
 TAIL = "[batch, head, tail query, key]"
+TAIL_BLOCK = "[batch, head, key block]"
 BLOCK = "[batch, head, query block, key block]"
 
 BLOCK_SIZE = 64
-"""Rows and columns of one cell of a pooled map."""
+"""Rows and columns of one cell of a pooled map, counted from the first real token (see `aligned.py`)."""
 NOTHING = 1e-30
 """A key that receives no more than this receives nothing: float32 could not say from whom."""
 
@@ -64,6 +65,13 @@ FIELDS: Mapping[str, Field] = {
     "value_weighted_mass": Field(ROW_GROUP, "norm", "sum_j p_ij ||v_j|| over the keys of each group"),
     "start_mass": Field(ROW, "mass", "sum_j p_ij over the first keys that are no padding", ("keys",)),
     "tail_weights": Field(TAIL, "mass", "p_ij of the last real queries; 0 in rows that do not exist", ("queries",)),
+    "tail_estimate": Field(
+        TAIL_BLOCK,
+        "mass",
+        "softmax over blocks of `size` keys of cap(scale mean q_i . mean k_j) + mean bias_ij, i the last `size` real "
+        "queries, j the keys of the block that any of them sees; a learned sink logit takes no part",
+        ("size",),
+    ),
     "output_norm": Field(ROW, "norm", "||sum_j p_ij v_j||"),
     "output": Field("[batch, head, query, d_head]", "activation", "sum_j p_ij v_j"),
     "received": Field(KEY, "mass", "sum_i p_ij over the real queries"),
@@ -75,8 +83,10 @@ FIELDS: Mapping[str, Field] = {
     "future_average": Field(
         KEY, "mass", "mean of p_ij over real queries low <= i - j <= high; 0 where there is none", ("low", "high")
     ),
-    "pooled_mean": Field(BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block"),
-    "pooled_max": Field(BLOCK, "mass", "largest p_ij of a block pair, over the real queries"),
+    "pooled_mean": Field(
+        BLOCK, "mass", "mass on a key block, averaged over the real queries of a query block", version=2
+    ),
+    "pooled_max": Field(BLOCK, "mass", "largest p_ij of a block pair, over the real queries", version=2),
 }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .aligned import with_aligned_maps
 from .block import blocks_of
 from .inputs import AttentionInputs
 from .keys import Keys
@@ -29,6 +30,11 @@ def streaming_stats(
 
     `compiled` forms the elementwise sums of a tile in one pass that torch compiles on first use (`compiled.py`).
     """
+    return with_aligned_maps(lambda call, names, _: _streamed(call, names, dtype, compiled), inputs, needs)
+
+
+def _streamed(inputs: AttentionInputs, needs: frozenset[str], dtype: torch.dtype, compiled: bool) -> dict[str, Tensor]:
+    """Every field of `needs`, block maps counted by position."""
     beside = selected(needs)
     swept = {*needs - beside, "visible_keys"}
     if "output_norm" in needs:

@@ -20,6 +20,7 @@ import triton
 from torch import Tensor
 from triton import knobs
 
+from .aligned import with_aligned_maps
 from .counts import band_count, block_count, visible_keys
 from .gather import gather_weights
 from .inputs import AttentionInputs
@@ -69,7 +70,9 @@ def triton_stats(
     if reason is not None:
         raise NotImplementedError(f"the Triton kernels can't take this call: {reason}")
     with torch.cuda.device_of(inputs.query):
-        return _measured(Launch(inputs), needs, logsumexp)
+        return with_aligned_maps(
+            lambda call, names, known: _measured(Launch(call), names, known), inputs, needs, logsumexp
+        )
 
 
 def _measured(launch: Launch, needs: frozenset[str], logsumexp: Tensor | None) -> dict[str, Tensor]:

@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from .probe import Probe
-from .trial import LENGTH, example_inputs, padded_call, picked, read, stats_for
+from .trial import padded_call, picked, read, stats_for, trial_inputs
 
 
 def check_shape(one: Probe) -> None:
     """[batch, head, part], with as many counts as values, and no count above the length."""
-    reading = read(one, example_inputs())
+    inputs = trial_inputs(one)
+    reading = read(one, inputs)
     expected = (3, 4, max(1, len(one.parts)))
     assert tuple(reading.values.shape) == expected, f"expected {expected}, got {tuple(reading.values.shape)}"
     assert reading.values.is_floating_point()
-    assert (reading.n_queries <= LENGTH).all()
+    assert (reading.n_queries <= inputs.shape[2]).all()
     assert not reading.values.isnan().all(), "undefined everywhere, on inputs that have every label"
 
 
@@ -34,7 +35,7 @@ def check_bounds(one: Probe) -> None:
     """Values stay inside the declared bounds, also for very sharp and very flat attention."""
     low, high = one.bounds
     for sharpness in (0.0, 1.0, 30.0):
-        values = read(one, replace(example_inputs(), scale=sharpness)).values
+        values = read(one, replace(trial_inputs(one), scale=sharpness)).values
         values = values[~values.isnan()]
         assert low is None or (values >= low - 1e-4).all(), f"{values.min()} is below {low}"
         assert high is None or (values <= high + 1e-4).all(), f"{values.max()} is above {high}"
@@ -43,7 +44,7 @@ def check_bounds(one: Probe) -> None:
 
 def check_batch_equals_single(one: Probe) -> None:
     """An example reads the same alone and among others."""
-    inputs = example_inputs()
+    inputs = trial_inputs(one)
     together = read(one, inputs)
     for index in range(3):
         alone = read(one, picked(inputs, index))
@@ -53,16 +54,16 @@ def check_batch_equals_single(one: Probe) -> None:
 
 def check_padding(one: Probe) -> None:
     """Padding on the right or left changes nothing."""
-    plain = read(one, example_inputs())
+    plain = read(one, trial_inputs(one))
     for left in (False, True):
-        padded = read(one, padded_call(example_inputs(), 13, left=left))
+        padded = read(one, padded_call(trial_inputs(one), 13, left=left))
         _same(padded.values, plain.values)
         _same(padded.n_queries, plain.n_queries)
 
 
 def check_head_permutation(one: Probe) -> None:
     """Heads are read one by one: permuting them permutes the reading."""
-    inputs = example_inputs(kv_heads=4)
+    inputs = trial_inputs(one, kv_heads=4)
     order = torch.tensor([2, 0, 3, 1])
     moved = {name: getattr(inputs, name)[:, order] for name in ("query", "key", "value")}
     _same(read(one, replace(inputs, **moved)).values, read(one, inputs).values[:, order])
@@ -70,14 +71,14 @@ def check_head_permutation(one: Probe) -> None:
 
 def check_grouped_queries(one: Probe) -> None:
     """Shared keys read like the same keys repeated."""
-    inputs = example_inputs()
+    inputs = trial_inputs(one)
     repeated = {name: getattr(inputs, name).repeat_interleave(2, dim=1) for name in ("key", "value")}
     _same(read(one, replace(inputs, **repeated)).values, read(one, inputs).values)
 
 
 def check_dtypes(one: Probe) -> None:
     """Half-precision queries and keys read as their values in float32 do."""
-    inputs = example_inputs()
+    inputs = trial_inputs(one)
     for dtype in (torch.bfloat16, torch.float16):
         low = {name: getattr(inputs, name).to(dtype) for name in ("query", "key", "value")}
         rounded = {name: tensor.float() for name, tensor in low.items()}
@@ -88,7 +89,7 @@ def check_absent_group(one: Probe) -> None:
     """Without the tokens it is about, a probe is undefined: NaN, of no queries."""
     if not one.groups:
         return
-    inputs = example_inputs()
+    inputs = trial_inputs(one)
     nothing = torch.zeros(inputs.shape[0], inputs.shape[2], dtype=torch.int8)
     reading = read(one, replace(inputs, query_groups=nothing, key_groups=nothing))
     assert reading.values.isnan().all(), "expected NaN where the group is absent"
@@ -97,19 +98,19 @@ def check_absent_group(one: Probe) -> None:
 
 def check_one_token(one: Probe) -> None:
     """A prompt of one token is measured or undefined, but breaks nothing."""
-    values = read(one, example_inputs(length=1)).values
+    values = read(one, trial_inputs(one, length=1)).values
     assert not values.isinf().any()
 
 
 def check_determinism(one: Probe) -> None:
     """The same inputs give the same bits."""
-    first, second = read(one, example_inputs()), read(one, example_inputs())
+    first, second = read(one, trial_inputs(one)), read(one, trial_inputs(one))
     assert torch.equal(first.values.nan_to_num(-7), second.values.nan_to_num(-7))
 
 
 def check_needs(one: Probe) -> None:
     """The probe reads every statistic it declares, and no other."""
-    stats = stats_for(one, example_inputs())
+    stats = stats_for(one, trial_inputs(one))
     touched: set[str] = set()
     values = _Touched(stats.values_by_name, touched)
     one.measure(replace(stats, values_by_name=values))

@@ -16,7 +16,7 @@ from ..kernels.dispatch import attention_stats
 from ..kernels.inputs import AttentionInputs
 from ..kernels.reference import statistics_of_weights
 from ..kernels.sdpa import attention_output, sdpa_suffices
-from ..kernels.stats import AttentionStats, Call, parameters
+from ..kernels.stats import AttentionStats, Call, parameters, split_name
 from .attention import capture
 from .batching import model_inputs
 from .materialised import MaterialisedCall, capture_materialised
@@ -26,6 +26,8 @@ from .targets import targets_of
 TOKEN_FIELDS = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
 OUTPUT_FIELDS = frozenset({"output", "output_norm"})
 VALUE_FIELDS = OUTPUT_FIELDS | {"value_weighted_mass", "value_norm"}
+UNSHOWN = VALUE_FIELDS | {"tail_estimate"}
+"""Fields of values, or of queries and keys apart, which a softmax does not show."""
 OnLayer = Callable[[AttentionStats], None]
 
 
@@ -75,10 +77,11 @@ class Observer:
             return
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
-        missing = sorted(needs & VALUE_FIELDS)
+        missing = unshown(needs)
         if missing:
             raise NotImplementedError(
-                f"{self.model.name} computes its own softmax, which shows no values: {', '.join(missing)} can't be had"
+                f"{self.model.name} computes its own softmax, which shows no values, queries or keys: "
+                f"{', '.join(missing)} can't be had"
             )
         masked = seen.logits.double().masked_fill(~seen.visible, -torch.inf)
         values = statistics_of_weights(
@@ -170,6 +173,11 @@ class Observer:
             self.on_layer(stats)
         else:
             self.collected.append(stats)
+
+
+def unshown(needs: Iterable[str]) -> list[str]:
+    """What of `needs` can't be had from the logits and weights of a softmax alone."""
+    return sorted(name for name in needs if split_name(name)[0] in UNSHOWN)
 
 
 def _on(device: torch.device, tensors: Iterable[Tensor | None]) -> list[Tensor | None]:

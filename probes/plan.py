@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..kernels.stats import FIELDS
 from .batching import check_tokens
 from .cost import cells_of
 from .models import Model
-from .observer import VALUE_FIELDS
+from .observer import unshown
 from .own_answers import answered
 from .probe import Probe
 from .reading import WeightReading
@@ -171,12 +171,30 @@ def make_plan(
     made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
     skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
     kept = tuple(one for one in probes if isinstance(one, Probe) and one.name not in skipped)
+    _refuse(kept, skipped, named)
+    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
+    frame = _frame(model, made, bos, keep_positions)
+    skipped |= _too_short(kept, max(frame["tokens"].tolist()))
+    kept = tuple(one for one in kept if one.name not in skipped)
+    _refuse(kept, skipped, named)
+    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
+
+
+def _refuse(kept: Sequence[Probe], skipped: Mapping[str, str], named: Collection[str]) -> None:
+    """An error where nothing is left, or a probe that was named is not."""
     refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
     if refused:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
-    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
-    frame = _frame(model, made, bos, keep_positions)
-    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
+
+
+def _too_short(probes: Sequence[Probe], longest: int) -> dict[str, str]:
+    """Why probes of long prompts are not measured where the longest has so many tokens."""
+    return {
+        one.name: f"is undefined for prompts of fewer than {one.shortest} tokens, and the longest here has {longest}; "
+        f"ask for longer ones, as --data text:length={2 ** (one.shortest - 1).bit_length()} does"
+        for one in probes
+        if longest < one.shortest
+    }
 
 
 def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | None:
@@ -191,9 +209,9 @@ def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | No
         )
     if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
-    unseen = one.needs & VALUE_FIELDS
+    unseen = unshown(one.needs)
     if model.backend == "materialised" and unseen:
-        return f"reads {', '.join(sorted(unseen))}, which a model with its own softmax does not show"
+        return f"reads {', '.join(unseen)}, which a model with its own softmax does not show"
     return None
 
 

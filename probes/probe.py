@@ -69,6 +69,8 @@ class Probe:
     """Why it means nothing on shuffled tokens, where it is then not measured; empty: it is."""
     first_queries: int | None = None
     """A probe of whole examples that reads only so many queries, from one end; None: all of them."""
+    shortest: int = 1
+    """A prompt of fewer tokens is undefined; data without a longer one are refused."""
     explanation: str = field(default="", repr=False)
     file: Path | None = field(default=None, repr=False)
     """The user's own file it stands in; None for a probe that is installed."""

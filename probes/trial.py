@@ -36,6 +36,11 @@ def example_inputs(
     )  # fmt: skip
 
 
+def trial_inputs(one: Probe, **changes: Any) -> AttentionInputs:
+    """The call that the probe is tried on: long enough that it is defined."""
+    return example_inputs(**{"length": max(LENGTH, one.shortest)} | changes)
+
+
 def stats_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
     """Exactly the statistics that the probe declares, for one call."""
     inputs = replace(inputs, targets=targets_of(one.needs, inputs.real_queries()))

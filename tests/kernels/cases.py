@@ -12,7 +12,7 @@ EVERYTHING = frozenset(
         "window_mass:1", "window_mass:16", "window_mass:150", "duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys", "weight_at:first",
         "weight_at:some", "group_mass", "value_weighted_mass", "output", "received", "received_by_group",
         "start_mass:1", "start_mass:4", "start_mass:300", "tail_weights:1",
-        "tail_weights:70", "output_norm", "value_norm", "received_entropy", "future_average:0:5", "future_average:10:100", "pooled_mean", "pooled_max",
+        "tail_weights:70", "tail_estimate:16", "tail_estimate:128", "output_norm", "value_norm", "received_entropy", "future_average:0:5", "future_average:10:100", "pooled_mean", "pooled_max",
     }
 )  # fmt: skip
 
