@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..data.groups import SLOTS
 from ..kernels.inputs import AttentionInputs, Visibility
 from ..kernels.stats import AttentionStats, Call
 from ..kernels.streaming import streaming_stats
@@ -14,7 +15,7 @@ from .probe import Probe, Reading
 from .targets import targets_of
 
 NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
-         "distractor", "subject", "other")  # fmt: skip
+         "distractor", "subject", "other", *SLOTS)  # fmt: skip
 LENGTH = 90
 """Tokens of an example: more than the 64 that sink_rate asks for."""
 
