@@ -121,17 +121,18 @@ def _default_plans(
     seed: int,
 ) -> list[Plan]:
     """One plan per default data set; conversations are left out where the model has no template for them."""
-    plans, refused = [], []
+    plans: list[Plan] = []
+    left_out: dict[str, str] = {}
     for spec, options in options_of.items():
         try:
             plans.append(make_plan(model, probes, spec, seed=seed, **options))
         except NoTemplateError as error:
-            refused.append(error)
-            homeless = {one.name: str(error) for one in probes if one.default_data == spec}
-            if homeless.keys() & set(named):
+            at_home = {one.name: str(error) for one in probes if one.default_data == spec}
+            if at_home.keys() & set(named) or len(at_home) == len(probes):
                 raise
-    if refused and not plans:
-        raise refused[0]
+            left_out |= at_home
+    if plans:
+        plans[0].skipped.update({name: why for name, why in left_out.items() if name in plans[0].skipped})
     return plans
 
 

@@ -6,17 +6,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from headatlas.data.errors import NoTemplateError
 from headatlas.data.groups import SLOTS
 from headatlas.kernels.inputs import AttentionInputs
 from headatlas.kernels.reference import materialised_logits
 from headatlas.probes.batching import batch
-from headatlas.probes.catalog import all_probes
+from headatlas.probes.catalog import all_probes, select
 from headatlas.probes.forward import observe
 from headatlas.probes.library.allocation import PARTS, SHARES
+from headatlas.probes.measure import measure, plan_runs
 from headatlas.probes.trial import NAMES, example_inputs, read
 from headatlas.probes.worked import stats_of
 
-from .tiny import uniform
+from ..data.tokenizers_offline import word_level
+from .tiny import HEADS, LAYERS, tiny, uniform
 
 INPUTS = example_inputs(seed=5)
 PROBES = all_probes()
@@ -161,3 +164,72 @@ def test_a_model_with_equal_weights_gives_each_slot_its_share_of_the_visible_key
     expected = [np.mean([size / keys for keys in seen]) for size in (6, 6, 8)]
     found = PROBES["slot_mass"].measure(stats).values[0, 0].tolist()
     assert found == pytest.approx([*expected, *[math.nan] * 3], rel=1e-5, nan_ok=True)
+
+
+@pytest.fixture(scope="module")
+def chat_run(tmp_path_factory):
+    """Every allocation probe on conversations with and without a template, of a random model with a template."""
+    model = tiny(tokenizer=word_level(), vocab_size=40, max_position_embeddings=400)
+    return measure(
+        model, "answer_allocation,context_dependency", "chat", examples=6, store=tmp_path_factory.mktemp("runs")
+    )
+
+
+def test_a_run_splits_conversations_by_template_and_only_one_side_has_template_mass(chat_run):
+    assert set(chat_run.heads("context_dependency")["stratum"]) == {
+        "length=128", "length=128;template=no", "length=128;template=yes",
+    }  # fmt: skip
+    heads = chat_run.heads("answer_allocation", part="template")
+    assert set(heads["stratum"]) == {"length=128", "length=128;template=yes"}
+    rows = chat_run.rows("answer_allocation")
+    sums = rows.groupby(["example", "layer", "head"])["value"].sum()
+    assert sums.to_numpy() == pytest.approx(np.ones(6 * LAYERS * HEADS), abs=1e-5)
+
+
+def test_the_papers_number_is_had_from_the_lists_a_run_keeps(chat_run):
+    lists = chat_run.positions("context_dependency", example=0)
+    papers = np.nanmean(np.max(np.stack(lists["values"]), axis=0))
+    rows = chat_run.rows("context_dependency")
+    assert papers > rows[rows["example"] == 0]["value"].max()
+
+
+def test_a_run_over_slots_has_each_slot_in_each_stratum(tmp_path):
+    model = tiny(tokenizer=word_level(), vocab_size=40, max_position_embeddings=600)
+    run = measure(model, "slot_mass,needle_mass", "slots:documents=3", examples=6, store=tmp_path)
+    heads = run.heads("slot_mass")
+    cells = {f"length=256;slot={slot}" for slot in (1, 2, 3)} | {"length=256"}
+    assert set(zip(heads["part"], heads["stratum"], strict=True)) == {
+        (f"slot{n}", cell) for n in (1, 2, 3) for cell in cells
+    }
+    assert set(run.heads("needle_mass", part="needle")["stratum"]) == cells
+    slots, needle = run.rows("slot_mass"), run.rows("needle_mass")
+    home = slots[slots["part"] == "slot" + slots["example"].map(lambda k: str(k % 3 + 1))]
+    both = home.merge(needle, on=["example", "layer", "head"])
+    assert len(both) == 6 * LAYERS * HEADS and (both["value_x"] > both["value_y"]).all()
+
+
+def test_a_model_without_a_template_is_measured_on_all_but_conversations(tmp_path):
+    model = tiny(tokenizer=word_level(template=None), vocab_size=40, max_position_embeddings=600)
+    plans = plan_runs(model, select("entropy,answer_allocation,slot_mass"), None, examples=2)
+    assert [plan.data.name for plan in plans] == ["text", "slots"]
+    assert "answer_allocation" in {one.name for one in plans[1].probes}
+    assert plans[0].skipped["answer_allocation"].startswith("chat: expected a tokenizer with a chat template")
+    with pytest.raises(NoTemplateError, match="chat:template=no"):
+        measure(model, "entropy,answer_allocation", examples=2, store=tmp_path)
+    with pytest.raises(NoTemplateError, match="chat:template=no"):
+        plan_runs(model, select("context_dependency"), None, examples=2)
+
+
+def test_the_first_token_after_padding_follows_no_token_that_looks_like_it():
+    """Padding on the left with the id 5, which the text says too: the key after it is no induction key."""
+    names, ids = ("rest", "repeat"), [5, 6, 7, 5, 6, 7]
+    model, one = tiny(), PROBES["induction"]
+    labels = torch.tensor([[0, 0, 0, 1, 1, 1]])
+    plain = batch(model, torch.tensor([ids]), groups=labels, group_names=names)
+    real = torch.tensor([[False, False, *[True] * 6]])
+    padded = batch(
+        model, torch.tensor([[5, 5, *ids]]), attention_mask=real, group_names=names,
+        groups=torch.nn.functional.pad(labels, (2, 0)),
+    )  # fmt: skip
+    alone, beside = (one.measure(observe(model, made, needs=one.needs)[0]).values for made in (plain, padded))
+    assert beside.flatten().tolist() == pytest.approx(alone.flatten().tolist(), rel=1e-4)
