@@ -17,7 +17,7 @@ from .chat import render
 from .errors import DataError
 from .examples import Example
 from .frame import Frame, find_frame
-from .groups import GROUPS, depth
+from .groups import columns_for, depth
 from .tokens import IGNORED, TokenBatch
 
 Labelled = tuple[str, int, int]
@@ -175,25 +175,26 @@ def _pad_id(tokenizer: Any) -> int:
     return 0
 
 
-def _padded(names: list[str], rows: list[Encoded], *, pad: int) -> TokenBatch:
+def _padded(example_ids: list[str], rows: list[Encoded], *, pad: int) -> TokenBatch:
     """Rows as tensors [batch, key]."""
     lengths = torch.tensor([len(row.ids) for row in rows])
     width = int(lengths.max())
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    groups = torch.full((len(rows), width), GROUPS.index("padding"), dtype=torch.int8)
+    names = columns_for({label for row in rows for label in row.labels})
+    groups = torch.full((len(rows), width), names.index("padding"), dtype=torch.int8)
     targets = torch.full((len(rows), width), IGNORED, dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
-        groups[index, : len(row.ids)] = torch.tensor([GROUPS.index(label) for label in row.labels], dtype=torch.int8)
+        groups[index, : len(row.ids)] = torch.tensor([names.index(label) for label in row.labels], dtype=torch.int8)
         if row.answer is not None:
             start, end = row.answer
             targets[index, start - 1 : end - 1] = ids[index, start:end]
     return TokenBatch(
-        example_ids=tuple(names),
+        example_ids=tuple(example_ids),
         input_ids=ids,
         lengths=lengths,
         groups=groups,
-        group_names=GROUPS,
+        group_names=names,
         query_mask=torch.arange(width)[None, :] < lengths[:, None],
         targets=targets if any(row.answer for row in rows) else None,
     )

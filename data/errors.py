@@ -27,6 +27,10 @@ class DataError(UserError, ValueError):
     """A data set, an example or its tokens are not what they must be."""
 
 
+class NoTemplateError(DataError):
+    """Conversations are asked for, and the model's tokenizer has no chat template."""
+
+
 class ProbeError(UserError, ValueError):
     """A probe fails, or does not return what it must."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
-from .groups import GROUPS, PARENTS, check_group, family
+from .groups import GROUPS, LABELS, PARENTS, check_group, family
 
 __all__ = ["GROUPS", "IGNORED", "PARENTS", "TokenBatch"]
 
@@ -61,7 +61,7 @@ class TokenBatch:
         """Indices into `group_names` of a label and of every label below it that the batch knows."""
         if name not in self.group_names:
             check_group(name)
-        wanted = family(name) if name in GROUPS else (name,)
+        wanted = family(name) if name in LABELS else (name,)
         return [index for index, group in enumerate(self.group_names) if group in wanted]
 
     def has_group(self, name: str) -> bool:

@@ -6,12 +6,12 @@ that was stopped anywhere goes on where it was, and a run that is measured with 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from ..data.catalog import all_datasets
-from ..data.errors import UserError
+from ..data.errors import NoTemplateError, UserError
 from ..data.examples import Example
 from ..data.run import HEADER_NAME
 from ..data.schema import run_id
@@ -91,7 +91,8 @@ def plan_runs(
 
     Of default data sets, those that ask nothing are measured as they are, whatever `answers` says. With `baselines`,
     each of these plans is followed by those of its baselines. Readings of weights have a plan of their own; where they
-    were not named and the model's weights can't be read, they are skipped.
+    were not named and the model's weights can't be read, they are skipped; so are probes of conversations where the
+    model has no chat template.
     """
     prompted, readings = apart(probes)
     if data == DATA:
@@ -102,15 +103,37 @@ def plan_runs(
     else:
         asking = {card["name"] for card in all_datasets() if "answer" in card["groups"]}
         silent: dict[str, Any] = {**options, "answers": "given"}
-        specs = dict.fromkeys(one.default_data for one in prompted)
-        plans = [
-            make_plan(model, prompted, spec, seed=seed, **(options if spec in asking else silent)) for spec in specs
-        ]
+        options_of = {one.default_data: options if one.default_data in asking else silent for one in prompted}
+        plans = _default_plans(model, prompted, options_of, named, seed=seed)
     of_weights = _weights_plans(model, readings, plans, named) if data is None else []
     if baselines and plans:
         random = random_weights(model, seed=seed)
         plans = [one for plan in plans for one in (plan, *baseline_plans(plan, random))]
     return [*plans, *of_weights]
+
+
+def _default_plans(
+    model: Model,
+    probes: Sequence[Probe],
+    options_of: Mapping[str, dict[str, Any]],
+    named: Collection[str],
+    *,
+    seed: int,
+) -> list[Plan]:
+    """One plan per default data set; conversations are left out where the model has no template for them."""
+    plans: list[Plan] = []
+    left_out: dict[str, str] = {}
+    for spec, options in options_of.items():
+        try:
+            plans.append(make_plan(model, probes, spec, seed=seed, **options))
+        except NoTemplateError as error:
+            at_home = {one.name: str(error) for one in probes if one.default_data == spec}
+            if at_home.keys() & set(named) or len(at_home) == len(probes):
+                raise
+            left_out |= at_home
+    if plans:
+        plans[0].skipped.update({name: why for name, why in left_out.items() if name in plans[0].skipped})
+    return plans
 
 
 def _weights_plans(

@@ -29,6 +29,8 @@ VALUE_FIELDS = OUTPUT_FIELDS | {"value_weighted_mass", "value_norm"}
 UNSHOWN = VALUE_FIELDS | {"tail_estimate"}
 """Fields of values, or of queries and keys apart, which a softmax does not show."""
 OnLayer = Callable[[AttentionStats], None]
+NO_TOKEN = -1
+"""The token of padding: it equals no other, so the first real token follows nothing."""
 
 
 @dataclass
@@ -137,7 +139,8 @@ class Observer:
         ids = known.input_ids
         if ids is None or call.tower.startswith(("vision", "audio")) or ids.shape != (count, length):
             return None, None, None
-        return ids, known.query_mask, known.groups
+        real = known.query_mask
+        return (ids if real is None else ids.masked_fill(~real, NO_TOKEN)), real, known.groups
 
     def _targets(self, call: Call, inputs: AttentionInputs, real: Tensor | None) -> dict[str, Tensor]:
         """The named keys that are asked for; a query of another sequence than the keys has the first one alone."""

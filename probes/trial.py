@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 
+from ..data.groups import SLOTS
 from ..kernels.inputs import AttentionInputs, Visibility
 from ..kernels.stats import AttentionStats, Call
 from ..kernels.streaming import streaming_stats
+from .observer import NO_TOKEN
 from .probe import Probe, Reading
 from .targets import targets_of
 
 NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
-         "distractor", "subject", "other")  # fmt: skip
+         "distractor", "subject", "other", *SLOTS)  # fmt: skip
 LENGTH = 90
 """Tokens of an example: more than the 64 that sink_rate asks for."""
 
@@ -75,8 +77,11 @@ def padded_call(inputs: AttentionInputs, count: int, *, left: bool) -> Attention
         for name in ("query", "key", "value")
     }
     flat = {
-        name: torch.nn.functional.pad(getattr(inputs, name), sides, value=1)
-        for name in ("key_groups", "query_groups", "query_tokens", "key_tokens")
+        name: torch.nn.functional.pad(getattr(inputs, name), sides, value=1) for name in ("key_groups", "query_groups")
+    }
+    flat |= {
+        name: torch.nn.functional.pad(getattr(inputs, name), sides, value=NO_TOKEN)
+        for name in ("query_tokens", "key_tokens")
     }
     real = torch.nn.functional.pad(torch.ones(inputs.shape[0], inputs.shape[2], dtype=torch.bool), sides)
     view = Visibility(after=0, query_mask=real, key_mask=real if left else None)

@@ -103,7 +103,7 @@ def make(
         [*notes.values(), asked[0], *(text for text, _ in turns)] if split == "train" else [*notes.values(), asked[0]]
     )
     spent = sum(map(count_tokens, fixed)) + (ANSWER_WORDS + 1) * (1 + len(turns) * (split == "train")) + 1
-    hay = _haystack(rng, length - spent, count_tokens, split)
+    hay = haystack(rng, length - spent, count_tokens, split)
     at = round(depth * len(hay))
     placed = [(at, 0, notes[names[0]])] + [(rng.randint(0, len(hay)), 1, notes[name]) for name in names[1:]]
     for index, _, text in sorted(placed, reverse=True):
@@ -119,7 +119,8 @@ def make(
     )
 
 
-def _haystack(rng: random.Random, budget: int, count_tokens: Callable[[str], int], split: Split) -> list[str]:
+def haystack(rng: random.Random, budget: int, count_tokens: Callable[[str], int], split: Split) -> list[str]:
+    """Sentences of at most `budget` tokens in all."""
     sentences: list[str] = []
     while budget > 0:
         text = sentence(rng, split=split)
