@@ -29,6 +29,8 @@ VERBS = {
     "show": Verb("data", "a run in the terminal: the heads with the highest readings"),
     "compare": Verb("data", "whether two readings put the heads in the same order"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
+    "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),
+    "taxonomy": Verb("data", "the heads in groups by their readings, and how far the groups repeat"),
     "reproduce": Verb("probes", "published numbers measured again, beside the paper's"),
     "train": Verb("probes", "train an organism from its recipe"),
     "serve": Verb("dashboards", "the dashboard over a store"),

@@ -34,7 +34,7 @@ def summarise(
     for probe, card in header["probes"].items():
         rows = rows_of(probe)
         if len(rows):
-            tables += _probe_tables(probe, rows, examples, strata, binary=bool(card.get("binary")), draws=draws)
+            tables += _probe_tables(probe, rows, examples, strata, card=card, draws=draws)
     if not tables:
         return columns.frame_of(columns.HEADS.empty_table())
     return pd.concat(tables, ignore_index=True).reindex(columns=columns.HEADS.names)
@@ -83,11 +83,12 @@ def _probe_tables(
     examples: pd.DataFrame,
     strata: list[tuple[str, pd.Index]],
     *,
-    binary: bool,
+    card: Mapping[str, Any],
     draws: int,
 ) -> Iterator[pd.DataFrame]:
     """One table per part, tower and stratum of one probe."""
     for part, tower, places, values, held in grids(rows, examples):
+        binary = bool(card.get("binary")) or part in (card.get("binary_parts") or ())
         for stratum, members in strata:
             inside = examples.index.get_indexer(members)
             inside = inside[held[inside]]
