@@ -94,7 +94,8 @@ def _probe_tables(
             inside = inside[held[inside]]
             if len(inside):
                 clusters = examples["cluster"].to_numpy()[inside]
-                table = _summary(values[inside], clusters, binary=binary, draws=draws)
+                single = places["head"].notna().to_numpy()  # a whole layer has no rank among heads
+                table = _summary(values[inside], clusters, single, binary=binary, draws=draws)
                 yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
 
 
@@ -121,8 +122,10 @@ def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     return codes, group[["layer", "head"]].iloc[first].reset_index(drop=True)
 
 
-def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int) -> dict[str, Any]:
-    """The numbers of one table from values [example, head]: the columns from `mean` to `reliability`."""
+def _summary(
+    values: np.ndarray, clusters: np.ndarray, single: np.ndarray, *, binary: bool, draws: int
+) -> dict[str, Any]:
+    """The numbers of one table from values [example, head], `single` heads or not: from `mean` to `reliability`."""
     sums, counts = cluster_sums(values, clusters)
     n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -133,7 +136,7 @@ def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: i
         low, high = bootstrap_mean(values, clusters, draws=draws)
     else:
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
-    reliability = split_half_reliability(values, clusters)
+    reliability = split_half_reliability(values[:, single] if single.any() else values, clusters)
     return {
         "mean": mean,
         "ci_low": low,

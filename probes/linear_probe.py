@@ -61,7 +61,7 @@ def make_task(
     names, numbers = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     groups = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
     if len(names) < 2:
-        raise UserError(f"expected two labels or more to tell apart; every example has {names[0]!r}")
+        raise UserError(f"expected two labels or more to tell apart; every example has {str(names[0])!r}")
     count = int(groups.max()) + 1
     if count < folds:
         raise UserError(

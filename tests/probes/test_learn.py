@@ -15,6 +15,7 @@ from headatlas.data.store import open_store
 from headatlas.probes.features import head_vectors
 from headatlas.probes.forward import observe
 from headatlas.probes.learn import Settings, plan_learning
+from headatlas.probes.linear_probe import PARTS, read_linearly
 
 from .tiny import HEADS, LAYERS, tiny
 
@@ -73,7 +74,11 @@ def test_a_run_lands_in_the_store_and_is_not_learned_again(model, data, tmp_path
     assert heads["head"].isna().sum() == LAYERS * heads["stratum"].nunique()
     rows = run.rows("linear_probe")
     assert rows.loc[rows["part"] == "accuracy", "value"].isin([0, 1]).all()
-    assert rows.loc[(rows["part"] == "accuracy") & (rows["layer"] == 0), "value"].mean() > 0.9
+    made = plan_learning(model, data, Settings("kind", controls=2), examples=24, seed=0, bos="default")
+    by_hand = read_linearly(head_vectors(made.plan, "last")["text", 1][:, 2], made.task)
+    for index, part in enumerate(PARTS):
+        stored = rows[(rows["part"] == part) & (rows["layer"] == 1) & (rows["head"] == 2)].sort_values("example")
+        assert stored["value"].to_numpy() == pytest.approx(by_hand[:, index])
     assert run.header["kind"] == "learn" and "-learn-" in run.id and run.status == "done"
     before = os.stat(run.path / "run.json").st_mtime_ns
     again = ha.learn(model, data, label="kind", examples=24, controls=2, store=tmp_path / "runs")
