@@ -16,6 +16,8 @@ _ROOMS = {
     "batch": "probes.batching",
     "observe": "probes.forward",
     "measure": "probes.measure",
+    "learn": "probes.learn",
+    "taxonomy": "data.taxonomy",
     "reproduce": "probes.reproduce",
     "probe": "probes.probe",
     "all_probes": "probes.catalog",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from .data.examples import Example
     from .data.rhythm import rhythm
     from .data.store import Run, open_store
+    from .data.taxonomy import taxonomy
     from .data.tokens import TokenBatch
     from .data.version import __version__
     from .kernels.stats import AttentionStats
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     from .probes.composition import composition
     from .probes.folding import head_weights
     from .probes.forward import observe
+    from .probes.learn import learn
     from .probes.loading import load
     from .probes.measure import measure
     from .probes.models import Model

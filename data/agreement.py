@@ -81,6 +81,7 @@ def find_values(store: Store, text: str) -> Values:
             f"{text!r}: run {run.id} has no stratum {stratum!r}.{near_miss(stratum, strata)} It has {known}"
         )
     members = strata[stratum] if stratum else examples.index
+    rows = rows.dropna(subset=["head"])  # what is said of a whole layer has no place among heads
     rows = rows[(rows["part"].astype(str) == (part or parts[0])) & rows["example"].isin(list(members))]
     table = rows.pivot_table(index="example", columns=["layer", "head"], values="value", dropna=False)
     return Values(

@@ -98,25 +98,33 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
     check_header(header)
     data = header["data"]
     own = {name: card["code"] for name, card in header["probes"].items() if card.get("code")}
-    return ({"code": own} if own else {}) | {
-        "schema_version": SCHEMA_VERSION,
-        "kind": header.get("kind", "measure"),
-        "weights": header["model"]["digest"],
-        "tokenizer": header["tokenizer"]["digest"],
-        "dtype": header["dtype"],
-        "data": data["digest"],
-        "seed": header["seed"],
-        "bos": header["bos"],
-        "edits": header.get("edits") or [],
-        "statistics": (header.get("versions") or {}).get("statistics"),
-    }
+    learned = {"learned": header["learned"]} if header.get("learned") else {}
+    return (
+        ({"code": own} if own else {})
+        | learned
+        | {
+            "schema_version": SCHEMA_VERSION,
+            "kind": header.get("kind", "measure"),
+            "weights": header["model"]["digest"],
+            "tokenizer": header["tokenizer"]["digest"],
+            "dtype": header["dtype"],
+            "data": data["digest"],
+            "seed": header["seed"],
+            "bos": header["bos"],
+            "edits": header.get("edits") or [],
+            "statistics": (header.get("versions") or {}).get("statistics"),
+        }
+    )
 
 
 def run_id(header: Mapping[str, Any]) -> str:
-    """`<model>-<data>-<8 hex digits>`, the digits hash `identity(header)`; a baseline's kind stands before them."""
+    """`<model>-<data>-<8 hex digits>`, the digits hash `identity(header)`; before them stands what kind of run it is,
+    where it is no plain `measure`, and a baseline's kind.
+    """
     digest = hashlib.sha256(canonical(identity(header)).encode()).hexdigest()[:8]
     names = [slug(header["model"]["name"], empty="model"), slug(header["data"]["name"], empty="data")]
-    return "-".join([*names, *filter(None, [kind_of(header)]), digest])
+    kind = header.get("kind", "measure")
+    return "-".join([*names, *filter(None, [kind if kind != "measure" else None, kind_of(header)]), digest])
 
 
 def chunk_count(header: Mapping[str, Any]) -> int:

@@ -34,7 +34,7 @@ def summarise(
     for probe, card in header["probes"].items():
         rows = rows_of(probe)
         if len(rows):
-            tables += _probe_tables(probe, rows, examples, strata, binary=bool(card.get("binary")), draws=draws)
+            tables += _probe_tables(probe, rows, examples, strata, card=card, draws=draws)
     if not tables:
         return columns.frame_of(columns.HEADS.empty_table())
     return pd.concat(tables, ignore_index=True).reindex(columns=columns.HEADS.names)
@@ -83,17 +83,19 @@ def _probe_tables(
     examples: pd.DataFrame,
     strata: list[tuple[str, pd.Index]],
     *,
-    binary: bool,
+    card: Mapping[str, Any],
     draws: int,
 ) -> Iterator[pd.DataFrame]:
     """One table per part, tower and stratum of one probe."""
     for part, tower, places, values, held in grids(rows, examples):
+        binary = bool(card.get("binary")) or part in (card.get("binary_parts") or ())
         for stratum, members in strata:
             inside = examples.index.get_indexer(members)
             inside = inside[held[inside]]
             if len(inside):
                 clusters = examples["cluster"].to_numpy()[inside]
-                table = _summary(values[inside], clusters, binary=binary, draws=draws)
+                single = places["head"].notna().to_numpy()  # a whole layer has no rank among heads
+                table = _summary(values[inside], clusters, single, binary=binary, draws=draws)
                 yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
 
 
@@ -120,8 +122,10 @@ def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     return codes, group[["layer", "head"]].iloc[first].reset_index(drop=True)
 
 
-def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: int) -> dict[str, Any]:
-    """The numbers of one table from values [example, head]: the columns from `mean` to `reliability`."""
+def _summary(
+    values: np.ndarray, clusters: np.ndarray, single: np.ndarray, *, binary: bool, draws: int
+) -> dict[str, Any]:
+    """The numbers of one table from values [example, head], `single` heads or not: from `mean` to `reliability`."""
     sums, counts = cluster_sums(values, clusters)
     n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -132,7 +136,7 @@ def _summary(values: np.ndarray, clusters: np.ndarray, *, binary: bool, draws: i
         low, high = bootstrap_mean(values, clusters, draws=draws)
     else:
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
-    reliability = split_half_reliability(values, clusters)
+    reliability = split_half_reliability(values[:, single] if single.any() else values, clusters)
     return {
         "mean": mean,
         "ci_low": low,

@@ -1,4 +1,4 @@
-"""The command line of this room: `data`, `show`, `compare` and `rhythm`."""
+"""The command line of this room: `data`, `show`, `compare`, `rhythm` and `taxonomy`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from .baselines import KINDS, kind_words, links_of
 from .errors import UserError, near_miss
+from .taxonomy_verbs import taxonomy_arguments as taxonomy_arguments
+from .taxonomy_verbs import taxonomy_run as taxonomy_run
 from .terminal import at_least, print_table, teach
 
 if TYPE_CHECKING:

@@ -159,6 +159,20 @@ def make_plan(
 
     A probe that can't be measured on this data is skipped with the reason; an error if all are, or one of `named`.
     """
+    made = load_for(model, data, examples=examples, seed=seed, bos=bos)
+    skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
+    kept = tuple(one for one in probes if isinstance(one, Probe) and one.name not in skipped)
+    _refuse(kept, skipped, named)
+    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
+    frame = frame_of(model, made, bos, keep_positions)
+    skipped |= _too_short(kept, max(frame["tokens"].tolist()))
+    kept = tuple(one for one in kept if one.name not in skipped)
+    _refuse(kept, skipped, named)
+    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
+
+
+def load_for(model: Model, data: str, *, examples: int, seed: int, bos: str) -> Dataset:
+    """The data set in this model's vocabulary; a model that takes more than text is refused."""
     size = getattr(model.config, "vocab_size", None)
     if size is None:
         raise UserError(f"{model.name} has no vocabulary: `measure` takes models of text; use ha.observe for others")
@@ -168,16 +182,7 @@ def make_plan(
             f"{model.name} takes {', '.join(sample.extra)} beside token ids: `measure` takes models of text alone; "
             "use ha.batch and ha.observe for others"
         )
-    made = load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
-    skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
-    kept = tuple(one for one in probes if isinstance(one, Probe) and one.name not in skipped)
-    _refuse(kept, skipped, named)
-    made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
-    frame = _frame(model, made, bos, keep_positions)
-    skipped |= _too_short(kept, max(frame["tokens"].tolist()))
-    kept = tuple(one for one in kept if one.name not in skipped)
-    _refuse(kept, skipped, named)
-    return Plan(model, made, kept, skipped, frame, seed, bos, batch_tokens, keep_positions, answers)
+    return load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
 
 
 def _refuse(kept: Sequence[Probe], skipped: Mapping[str, str], named: Collection[str]) -> None:
@@ -215,7 +220,7 @@ def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | No
     return None
 
 
-def _frame(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame:
+def frame_of(model: Model, data: Dataset, bos: str, keep_ids: int) -> pd.DataFrame:
     """Every example encoded once: its tokens counted (a prompt longer than the context is refused here) and shown."""
     tokens, texts, kept = [], [], []
     for example in data.examples:

@@ -1,4 +1,4 @@
-"""The command line of this room: `probes`, `models`, `measure`, `look`, `reproduce`, `train` and `bench`."""
+"""The command line of this room: `probes`, `models`, `measure`, `look`, `learn`, `reproduce`, `train` and `bench`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..data.errors import UserError, first_line, near_miss
 from ..data.terminal import at_least, print_table, teach
+from .learn_verbs import learn_arguments as learn_arguments
+from .learn_verbs import learn_run as learn_run
 from .model_argument import add_loading, add_model, load_model
 
 MEASURE_HELP = """\

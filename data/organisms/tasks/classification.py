@@ -32,18 +32,18 @@ TOPIC_TEMPLATES = (
 HELD_OUT_TOPIC_TEMPLATES = (("She knows the {one} and the {two}.", " Topic:"), ("Text: a {one} or a {two}.", " Topic:"))
 
 
-def sentiment(rng: random.Random, *, split: Split = "train") -> Prompt:
-    """One review to label; chance is 1/2."""
+def sentiment(rng: random.Random, *, split: Split = "train", shots: int | None = None) -> Prompt:
+    """One review to label, after `shots` demonstrations (None: drawn, 0 to 3); chance is 1/2."""
     body, cue = rng.choice(templates_of(split, SENTIMENT_TEMPLATES, HELD_OUT_SENTIMENT_TEMPLATES))
     things = templates_of(split, REVIEWED, HELD_OUT_REVIEWED)
 
     def item(label: str) -> str:
         return body.format(thing=rng.choice(things), word=rng.choice(SENTIMENTS[label])) + cue
 
-    return _labelled("sentiment", rng, tuple(SENTIMENTS), item)
+    return _labelled("sentiment", rng, tuple(SENTIMENTS), item, shots)
 
 
-def topic(rng: random.Random, *, split: Split = "train") -> Prompt:
+def topic(rng: random.Random, *, split: Split = "train", shots: int | None = None) -> Prompt:
     """One pair of words to label with its subject; even pairs of words train, odd pairs are held out. Chance is 1/4."""
     body, cue = rng.choice(templates_of(split, TOPIC_TEMPLATES, HELD_OUT_TOPIC_TEMPLATES))
     parity = 0 if split == "train" else 1
@@ -54,11 +54,13 @@ def topic(rng: random.Random, *, split: Split = "train") -> Prompt:
         two = rng.choice([index for index in range(len(words)) if index != one and (one + index) % 2 == parity])
         return body.format(one=words[one], two=words[two]) + cue
 
-    return _labelled("topic", rng, tuple(TOPICS), item)
+    return _labelled("topic", rng, tuple(TOPICS), item, shots)
 
 
-def _labelled(task: str, rng: random.Random, labels: tuple[str, ...], item: Callable[[str], str]) -> Prompt:
-    shots = rng.randint(0, 3)
+def _labelled(
+    task: str, rng: random.Random, labels: tuple[str, ...], item: Callable[[str], str], shots: int | None
+) -> Prompt:
+    shots = rng.randint(0, 3) if shots is None else shots
     demonstrations = "".join(f"{item(label)} {label}. " for label in rng.choices(labels, k=shots))
     right, *wrong = rng.sample(labels, len(labels))
     return Prompt(
