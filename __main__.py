@@ -95,7 +95,7 @@ class _Parser(argparse.ArgumentParser):
 def _overview() -> argparse.ArgumentParser:
     from . import __version__
 
-    verbs = "\n".join(f"  {name:<9}{verb.help}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<10}{verb.help}" for name, verb in VERBS.items())
     parser = _Parser(
         prog="headatlas",
         usage="headatlas VERB [options]",
