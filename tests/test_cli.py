@@ -89,7 +89,7 @@ def test_the_overview_lists_every_verb_and_the_exit_codes(run):
         code, out, _ = run(*words)
         assert code == 0
         for verb, facts in VERBS.items():
-            assert f"  {verb:<9}{facts.help}" in out
+            assert f"  {verb:<10}{facts.help}" in out
         assert "0 done, 1 failed after starting, 2 refused before anything ran" in out
     assert run("--version")[1].startswith("headatlas 0.")
     assert run("--completion")[1].startswith('complete -W "probes data models measure')
