@@ -154,6 +154,17 @@ class Probe:
                        "bounds": list(self.bounds)}  # fmt: skip
 
 
+def told_by(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a decorated function says of itself: its name, its docstring and the first paragraph of it, its file."""
+    explanation = inspect.getdoc(function) or ""
+    return {
+        "name": function.__name__,
+        "summary": explanation.split("\n\n")[0].replace("\n", " "),
+        "explanation": explanation,
+        "family": function.__module__.rpartition(".")[2],
+    }
+
+
 def probe(
     *,
     needs: set[str] | frozenset[str],
@@ -169,13 +180,8 @@ def probe(
     """Make a `Probe` of a function (stats) -> values; its name, summary and family come from where it stands."""
 
     def make(function: Function) -> Probe:
-        explanation = inspect.getdoc(function) or ""
         return Probe(
-            name=function.__name__,
             function=function,
-            summary=explanation.split("\n\n")[0].replace("\n", " "),
-            explanation=explanation,
-            family=options.pop("family", function.__module__.rpartition(".")[2]),
             needs=frozenset(needs),
             title=title,
             formula=formula,
@@ -184,7 +190,7 @@ def probe(
             higher=higher,
             caveat=caveat,
             source=source,
-            **options,
+            **(told_by(function) | options),
         )
 
     return make

@@ -5,7 +5,6 @@ No prompt is run: a reading is of the model, n is 1, and there is no interval. I
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.errors import ProbeError, failure_of
+from .probe import told_by
 from .weights import NAMES, HeadWeights
 
 Function = Callable[[HeadWeights], Tensor]
@@ -116,13 +116,8 @@ def reading(
     """Make a `WeightReading` of a function (weights) -> values; its name and family come from where it stands."""
 
     def make(function: Function) -> WeightReading:
-        explanation = inspect.getdoc(function) or ""
         return WeightReading(
-            name=function.__name__,
             function=function,
-            summary=explanation.split("\n\n")[0].replace("\n", " "),
-            explanation=explanation,
-            family=options.pop("family", function.__module__.rpartition(".")[2]),
             needs=frozenset(needs),
             title=title,
             formula=formula,
@@ -131,7 +126,7 @@ def reading(
             higher=higher,
             caveat=caveat,
             source=source,
-            **options,
+            **(told_by(function) | options),
         )
 
     return make
