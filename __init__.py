@@ -15,14 +15,19 @@ _ROOMS = {
     "all_models": "probes.organisms",
     "batch": "probes.batching",
     "observe": "probes.forward",
+    "Edit": "probes.edits.edit",
+    "edited": "probes.forward",
     "measure": "probes.measure",
     "learn": "probes.learn",
+    "gates": "probes.gates",
     "taxonomy": "data.taxonomy",
     "reproduce": "probes.reproduce",
     "probe": "probes.probe",
     "all_probes": "probes.catalog",
     "reading": "probes.reading",
     "all_readings": "probes.catalog",
+    "experiment": "probes.experiment",
+    "all_experiments": "probes.catalog",
     "composition": "probes.composition",
     "head_weights": "probes.folding",
     "AttentionStats": "kernels.stats",
@@ -57,10 +62,13 @@ if TYPE_CHECKING:
     from .kernels.stats import AttentionStats
     from .probes.batching import batch
     from .probes.bench import bench
-    from .probes.catalog import all_probes, all_readings
+    from .probes.catalog import all_experiments, all_probes, all_readings
     from .probes.composition import composition
+    from .probes.edits.edit import Edit
+    from .probes.experiment import experiment
     from .probes.folding import head_weights
-    from .probes.forward import observe
+    from .probes.forward import edited, observe
+    from .probes.gates import gates
     from .probes.learn import learn
     from .probes.loading import load
     from .probes.measure import measure

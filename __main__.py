@@ -30,6 +30,8 @@ VERBS = {
     "compare": Verb("data", "whether two readings put the heads in the same order"),
     "rhythm": Verb("data", "preplan tokens and anchors: how local and global heads go together over a text"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
+    "edit": Verb("probes", "edit some heads and see what becomes of the task, beside random heads"),
+    "gates": Verb("probes", "which KV heads need a full cache: DuoAttention's gates, trained on this model"),
     "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),
     "taxonomy": Verb("data", "the heads in groups by their readings, and how far the groups repeat"),
     "reproduce": Verb("probes", "published numbers measured again, beside the paper's"),

@@ -84,7 +84,7 @@ def _place(layer: Any, head: Any) -> str:
     """L5H1; L5 for a whole layer, `model` for the whole model."""
     if pd.isna(layer):
         return "model"
-    return f"L{layer}" if pd.isna(head) else head_name(layer, head)
+    return head_name(layer, None if pd.isna(head) else head)
 
 
 def _number(value: float) -> str:

@@ -87,6 +87,12 @@ class Run:
         where = _where(probe=probe, part=part, stratum=stratum)
         return columns.frame_of(table if where is None else table.filter(where)).reset_index(drop=True)
 
+    def kv_heads(self, probe: str | None = None, *, together: str = "max") -> pd.DataFrame:
+        """As `heads`, with the query heads of each KV head as one: their `max` or `mean`."""
+        from .kv import kv_heads
+
+        return kv_heads(self, probe, together=together)
+
     def baselines(self) -> dict[str, Run]:
         """kind -> run of each baseline of this run in the same store: random weights, shuffled tokens."""
         found: dict[str, Run] = {}

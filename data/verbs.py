@@ -41,6 +41,7 @@ examples:
   headatlas show latest --probe induction --top 10
   headatlas show gpt2-repeats --probe induction --stratum "length=128" --format csv
   headatlas show latest --against random
+  headatlas show latest --probe retrieval --kv-heads max
 
 RUN is an id, a unique prefix of one, or latest. `mean` is over examples; the interval is 95 %, over clusters of
 examples (n), and absent below 5 clusters; `reliability` is how well the order of heads repeats between two halves of
@@ -117,6 +118,9 @@ def show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=at_least(1), help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
     )
+    parser.add_argument(
+        "--kv-heads", choices=("max", "mean"), help="one row per KV head: the max or mean of its query heads"
+    )
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
 
 
@@ -126,10 +130,13 @@ def show_run(args: argparse.Namespace) -> int:
     from .store import open_store
 
     run, count = open_store(args.store).run(args.run), args.top or (20 if args.probe else 3)
+    if args.against and args.kv_heads:
+        raise UserError("--against compares query heads; leave out --kv-heads")
     if args.against:
         top = top_effects(_of_stratum(run.id, run.against(args.against, args.probe), args.stratum), count)
     else:
-        top = top_heads(_of_stratum(run.id, run.heads(args.probe), args.stratum), count)
+        heads = run.kv_heads(args.probe, together=args.kv_heads) if args.kv_heads else run.heads(args.probe)
+        top = top_heads(_of_stratum(run.id, heads, args.stratum), count)
     if args.format == "json":
         print(json.dumps(records(top), ensure_ascii=False, indent=1))
         return 0

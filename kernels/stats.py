@@ -146,6 +146,10 @@ class AttentionStats(Mapping[str, "Tensor"]):
     """int8 [batch, key], as `query_groups`."""
     key_tokens: Tensor | None = None
     """[batch, key], the ids of the keys; None where the batch does not know them."""
+    key_delimiters: Tensor | None = None
+    """bool [batch, key], True for a key without letter or digit; None where there is no tokenizer to tell."""
+    layer_before: Mapping[str, Tensor] | None = None
+    """`tail_weights:...` of the tower's layer before, averaged over its heads; None where there is none."""
     reader: str | None = None
     allowed: frozenset[str] | None = None
 
@@ -189,7 +193,9 @@ class AttentionStats(Mapping[str, "Tensor"]):
         padding = ~self.real_queries[:, None]
 
         def undefined(name: str, value: Tensor) -> Tensor:
-            if FIELDS[split_name(name)[0]].axes not in (ROW, ROW_GROUP) or not value.is_floating_point():
+            known = FIELDS.get(name.partition(":")[0])  # others are of the tokens of a stream, which are queries too
+            of_queries = known is None or known.axes in (ROW, ROW_GROUP)
+            if not of_queries or not value.is_floating_point():
                 return value
             return value.masked_fill(padding if value.dim() == 3 else padding[..., None], float("nan"))
 

@@ -106,12 +106,12 @@ def configs(model: PreTrainedModel) -> list[Any]:
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside the block; afterwards every module trains again that did."""
+def evaluating(model: torch.nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    """Evaluation mode, and no gradients unless asked for; afterwards every module trains again that did."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(gradients):
             yield
     finally:
         for module in training:
@@ -119,14 +119,14 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def capture(model: PreTrainedModel, watch: Watch) -> Iterator[None]:
-    """Show every attention call of `model` to `watch` inside the block; evaluation mode, no gradients."""
+def capture(model: PreTrainedModel, watch: Watch, *, gradients: bool = False) -> Iterator[None]:
+    """Show every attention call of `model` to `watch` inside the block; evaluation mode, no gradients by default."""
     before = [(config, config.__dict__.get("_attn_implementation_internal")) for config in configs(model)]
     token = _watch.set(watch)
     try:
         for config, _ in before:
             config.__dict__["_attn_implementation_internal"] = NAME
-        with evaluating(model):
+        with evaluating(model, gradients=gradients):
             yield
     finally:
         for config, implementation in before:

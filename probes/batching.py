@@ -90,9 +90,23 @@ def check_tokens(model: Model, batch: TokenBatch) -> None:
         )
 
 
-def model_inputs(model: Model, batch: TokenBatch) -> dict[str, Any]:
-    """Keyword arguments of the model's forward: tokens, mask and positions where there is padding, no cache."""
-    accepted = inspect.signature(model.network.forward).parameters
+def delimiters_among(ids: Tensor, tokenizer: Any) -> Tensor | None:
+    """bool [batch, key], True for tokens without letter or digit that are not special; None without a tokenizer."""
+    if tokenizer is None:
+        return None
+    known, place = ids.unique(return_inverse=True)
+    special = set(tokenizer.all_special_ids)
+    return torch.tensor([one not in special and _delimits(tokenizer.decode([one])) for one in known.tolist()])[place]
+
+
+def _delimits(text: str) -> bool:
+    """Whether a token's text is punctuation or blank; a piece of a character is neither."""
+    return "\ufffd" not in text and not any(letter.isalnum() for letter in text)
+
+
+def model_inputs(model: Model, batch: TokenBatch, network: Any = None) -> dict[str, Any]:
+    """Keyword arguments of the forward of the model, or its part: tokens, mask and positions for padding, no cache."""
+    accepted = inspect.signature((network or model.network).forward).parameters
     inputs: dict[str, Any] = {name: value.to(model.device) for name, value in batch.extra.items()}
     if batch.input_ids is not None:
         inputs["input_ids"] = batch.input_ids.to(model.device)
@@ -104,8 +118,14 @@ def model_inputs(model: Model, batch: TokenBatch) -> dict[str, Any]:
             positions = (real.long().cumsum(1) - 1).clamp(min=0) + model.first_position
             inputs.setdefault("position_ids", positions.to(model.device))
     options = {"use_cache": False, "return_dict": True, "logits_to_keep": 1 if batch.targets is None else None}
-    inputs.update({name: value for name, value in options.items() if name in accepted and value is not None})
+    options = {name: value for name, value in options.items() if name in accepted and value is not None}
+    inputs = options | inputs
     return inputs
+
+
+def all_logits(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a forward that gives the logits of every token, whoever reads them."""
+    return {name: value for name, value in inputs.items() if name != "logits_to_keep"}
 
 
 def _embeddings(model: Model) -> int | None:

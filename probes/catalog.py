@@ -1,4 +1,4 @@
-"""All probes and readings of weights: the files of `library/`, installed entry points, and a user's own file."""
+"""All measurements: the files of `library/`, installed entry points, and a user's own file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ..data.errors import UserError, failure_of, near_miss
+from .experiment import Experiment
+from .measurement import Measurement
 from .probe import Probe
 from .reading import WeightReading
 
 ENTRY_POINTS = "headatlas.probes"
-Item = Probe | WeightReading
 
 
 def all_probes() -> dict[str, Probe]:
@@ -30,22 +31,27 @@ def all_readings() -> dict[str, WeightReading]:
     return {name: item for name, item in everything().items() if isinstance(item, WeightReading)}
 
 
+def all_experiments() -> dict[str, Experiment]:
+    """Every experiment by name, in the same order; `all` does not name them, for they cost forwards of their own."""
+    return {name: item for name, item in everything().items() if isinstance(item, Experiment)}
+
+
 @cache
-def everything() -> dict[str, Item]:
-    """Probes and readings of weights by name."""
-    found: dict[str, Item] = {}
+def everything() -> dict[str, Measurement]:
+    """Every measurement by name."""
+    found: dict[str, Measurement] = {}
     for path in sorted((Path(__file__).parent / "library").glob("*.py")):
         module = importlib.import_module(f".library.{path.stem}", __package__)
-        found |= {item.name: item for item in vars(module).values() if isinstance(item, Item)}
+        found |= {item.name: item for item in vars(module).values() if isinstance(item, Measurement)}
     for point in entry_points(group=ENTRY_POINTS):
         item = point.load()
         found[item.name] = item
     return found
 
 
-def select(patterns: str | Iterable[str]) -> list[Item]:
-    """Probes and readings by name, family, glob, `all`, or `./file.py:name`; comma-separated or a list."""
-    chosen: dict[str, Item] = {}
+def select(patterns: str | Iterable[str]) -> list[Measurement]:
+    """Measurements by name, family, glob, `all`, or `./file.py:name`; comma-separated or a list."""
+    chosen: dict[str, Measurement] = {}
     for word in _words(patterns):
         chosen |= {item.name: item for item in _matching(word)}
     if not chosen:
@@ -62,12 +68,12 @@ def _words(patterns: str | Iterable[str]) -> list[str]:
     return [word.strip() for word in (patterns.split(",") if isinstance(patterns, str) else patterns)]
 
 
-def _matching(word: str) -> Sequence[Item]:
+def _matching(word: str) -> Sequence[Measurement]:
     known = everything()
     if ".py:" in word:
         return [_from_file(word)]
     if word == "all":
-        return list(known.values())
+        return [item for item in known.values() if not isinstance(item, Experiment)]
     if word in known:
         return [known[word]]
     found = [item for item in known.values() if word == item.family or fnmatch.fnmatch(item.name, word)]
@@ -77,7 +83,7 @@ def _matching(word: str) -> Sequence[Item]:
     return found
 
 
-def _from_file(word: str) -> Item:
+def _from_file(word: str) -> Measurement:
     path, _, name = word.rpartition(":")
     file = Path(path)
     if not file.is_file():
@@ -90,8 +96,8 @@ def _from_file(word: str) -> Item:
     except Exception as error:
         raise UserError(f"probe {word!r}: {failure_of(error, file)}") from error
     item = getattr(module, name, None)
-    if not isinstance(item, Item):
-        probes = [key for key, value in vars(module).items() if isinstance(value, Item)]
+    if not isinstance(item, Measurement):
+        probes = [key for key, value in vars(module).items() if isinstance(value, Measurement)]
         raise UserError(f"probe {word!r}: {file.name} has no probe called {name}; it has {', '.join(probes) or 'none'}")
     if name in everything():
         raise UserError(f"probe {word!r}: headatlas has a probe called {name}; give yours another name")

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..data.errors import UserError
 from ..data.tokens import TokenBatch
 from .attention import configs, evaluating
-from .batching import model_inputs
+from .batching import all_logits, model_inputs
 from .models import Model
 from .observer import Observer, run
 from .sample import sample_batch
@@ -33,7 +33,7 @@ def check_capture(model: Model, sample: TokenBatch | None = None) -> None:
         return
     observer = Observer(model, sample, frozenset({"row_mass", "logsumexp"}))
     try:
-        inside = _judged(run(model, sample, observer, change=_all_logits), sample)
+        inside = _judged(run(model, sample, observer, change=all_logits), sample)
     except UserError:
         raise
     except Exception as error:
@@ -53,11 +53,7 @@ def check_capture(model: Model, sample: TokenBatch | None = None) -> None:
 
 def _plain(model: Model, sample: TokenBatch) -> Tensor:
     with evaluating(model.network):
-        return _judged(model.network(**_all_logits(model_inputs(model, sample))), sample)
-
-
-def _all_logits(inputs: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if name != "logits_to_keep"}
+        return _judged(model.network(**all_logits(model_inputs(model, sample))), sample)
 
 
 def _judged(output: Any, sample: TokenBatch) -> Tensor:

@@ -31,8 +31,8 @@ class Cost:
     """What n x n maps would take beside them."""
 
 
-def cost_of(model: Model, lengths: Sequence[int], *, batch_tokens: int) -> Cost:
-    """The cost of a run over prompts of these lengths in forwards of so many tokens."""
+def cost_of(model: Model, lengths: Sequence[int], *, batch_tokens: int, more: int = 0) -> Cost:
+    """The cost of a run over prompts of these lengths in forwards of so many tokens, with `more` plain ones each."""
     card = model.card()
     layers, heads, width = card["layers"] or 1, card["heads"] or 1, card["head_dim"] or 64
     pairs = cells_of(model, lengths)
@@ -42,13 +42,14 @@ def cost_of(model: Model, lengths: Sequence[int], *, batch_tokens: int) -> Cost:
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.network.parameters())
     hidden = getattr(model.config, "hidden_size", 768)
     widest = max(getattr(model.config, "intermediate_size", 0) or 4 * hidden, 4 * hidden)
-    flops = 2.0 * card["parameters"] * tokens + pairs * (6 * width + 60)
+    plain = 2.0 * card["parameters"] * tokens + pairs * 4 * width
+    flops = plain * (1 + more) + pairs * (2 * width + 60)
     return Cost(
         examples=len(lengths),
         tokens=tokens,
         forwards=forwards,
         flops=flops,
-        seconds=flops / (REACHED * matmul_rate(model)) + OVERHEAD * layers * forwards,
+        seconds=flops / (REACHED * matmul_rate(model)) + OVERHEAD * layers * forwards * (1 + more),
         bytes=weights + together * 4.0 * (6 * hidden + 2 * widest) + 16e6,
         map_bytes=longest**2 * 4.0 * layers * heads * max(1, together // longest),
     )

@@ -57,6 +57,7 @@ def highest(values: pd.DataFrame, top: int) -> list[tuple[str, str, str]]:
 
 def _records(one: Probe, stats: AttentionStats) -> list[dict[str, object]]:
     values = one.measure(stats).values[0]
+    heads = range(values.shape[0]) if stats.call.heads else [None]
     return [
         {
             "probe": one.name,
@@ -65,9 +66,9 @@ def _records(one: Probe, stats: AttentionStats) -> list[dict[str, object]]:
             "layer": stats.layer,
             "head": head,
             "place": head_name(stats.layer, head),
-            "value": float(values[head, index]),
+            "value": float(values[head or 0, index]),
             "unit": one.unit,
         }
         for index, part in enumerate(one.parts or ("",))
-        for head in range(values.shape[0])
+        for head in heads
     ]

@@ -19,7 +19,9 @@ from ..data.store import Run, RunWriter, open_store
 from ..kernels.dispatch import using
 from .baselines import baseline_plans, random_weights
 from .catalog import select, spelled_out
+from .experiment import Experiment
 from .forward import observe
+from .measurement import Measurement
 from .models import Model
 from .plan import BATCH_TOKENS, Plan, make_plan
 from .probe import Probe
@@ -79,7 +81,7 @@ def measure(
 
 def plan_runs(
     model: Model,
-    probes: Sequence[Probe | WeightReading],
+    probes: Sequence[Measurement],
     data: str | None,
     *,
     named: Collection[str] = (),
@@ -114,7 +116,7 @@ def plan_runs(
 
 def _default_plans(
     model: Model,
-    probes: Sequence[Probe],
+    probes: Sequence[Measurement],
     options_of: Mapping[str, dict[str, Any]],
     named: Collection[str],
     *,
@@ -179,18 +181,24 @@ def carry_out(plan: Plan | WeightsPlan, store: str | Path, *, report: Report | N
 
 
 def _measure_chunk(
-    plan: Plan, writer: RunWriter, chunk: int, examples: Sequence[Example], probes: Sequence[Probe]
+    plan: Plan, writer: RunWriter, chunk: int, examples: Sequence[Example], chosen: Sequence[Measurement]
 ) -> None:
-    """Forward, reduce and write one chunk."""
+    """Forward, reduce and write one chunk; then the forwards of its experiments."""
+    probes = tuple(one for one in chosen if isinstance(one, Probe))
+    experiments = [one for one in chosen if isinstance(one, Experiment)]
     first, keep = chunk * int(writer.header["chunk_size"]), int(writer.header["keep_positions"])
-    tables = ChunkTables(tuple(probes), with_maps=not any(writer.path.glob(f"maps-{chunk:05d}-*")))
+    tables = ChunkTables(probes, with_maps=not any(writer.path.glob(f"maps-{chunk:05d}-*")))
     for batch_examples in plan.batches(first, examples):
         batch = plan.encode(batch_examples)
         window = tables.open(first, plan.lengths[first : first + len(batch)], keep)
-        observe(plan.model, batch, window.needs, on_layer=window.add)
+        if window.needs:
+            observe(plan.model, batch, window.needs, on_layer=window.add)
+        for one in experiments:
+            for call, reading in one.measure(plan.model, batch):
+                tables.add_reading(one, call, reading, first)
         first += len(batch)
     if tables.positions:
         writer.write_positions(chunk, tables.positions)
     if tables.maps:
         writer.write_maps(chunk, tables.maps)
-    writer.write_rows(chunk, tables.rows(), [one.name for one in probes])
+    writer.write_rows(chunk, tables.rows(), [one.name for one in chosen])

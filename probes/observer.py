@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,9 +20,12 @@ from ..kernels.reference import statistics_of_weights
 from ..kernels.sdpa import attention_output, sdpa_suffices
 from ..kernels.stats import AttentionStats, Call, parameters, split_name
 from .attention import capture
-from .batching import model_inputs
+from .batching import delimiters_among, model_inputs
+from .edits.edit import Edit
+from .edits.editor import Editor
 from .materialised import MaterialisedCall, capture_materialised
 from .models import Model
+from .residual import RESIDUAL, residual_stats, watch_blocks
 from .targets import targets_of
 
 TOKEN_FIELDS = frozenset({"duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys"})
@@ -42,15 +47,31 @@ class Observer:
     needs: frozenset[str]
     on_layer: OnLayer | None = None
     layers: Callable[[Call], bool] | None = None
+    editor: Editor | None = None
+    silent: bool = False
+    """Nothing is measured: the observer only edits."""
     collected: list[AttentionStats] = field(default_factory=list)
     calls: Counter[int] = field(default_factory=Counter)
+    blocks: dict[str, Call] = field(default_factory=dict)
+    """The latest self-attention call of each block."""
+    tails: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """The tail weights of each tower's latest call, averaged over heads."""
+
+    def __post_init__(self) -> None:
+        self.of_stream = self.needs & RESIDUAL.keys()
+        self.needs = self.needs - self.of_stream
+        self.of_attention = not self.silent and (bool(self.needs) or not self.of_stream)
 
     def watch(self, module: nn.Module, inputs: AttentionInputs) -> Tensor | None:
         """Statistics of one call, and its output; None where nobody asked for this call."""
         call = self._name(module, inputs)
-        if not self._asked(call):
+        asked = self.of_attention and self._asked(call)
+        edits = () if self.editor is None else self.editor.at(call, inputs)
+        if not asked and not edits:
             return None
         labelled = self._label(call, inputs)
+        if edits:
+            return self._edited(call, labelled, edits, asked)
         needs = self._available(call, labelled)
         if sdpa_suffices(inputs):
             output, logsumexp = attention_output(inputs)
@@ -60,6 +81,19 @@ class Observer:
             values = attention_stats(labelled, needs | {"output"})
             output = values["output"]
         self._deliver(call, labelled, {name: values[name] for name in needs | {"visible_keys"}})
+        return output
+
+    def _edited(self, call: Call, inputs: AttentionInputs, edits: Sequence[Edit], asked: bool) -> Tensor:
+        """The output of an edited call, and the statistics of its weights where they are asked for."""
+        assert self.editor is not None
+        needs = self._available(call, inputs)
+
+        def statistics(heads: AttentionInputs, output: Tensor) -> dict[str, Tensor]:
+            return attention_stats(heads, needs - OUTPUT_FIELDS) | _of_output(needs, output)
+
+        output, values = self.editor.apply(call, inputs, edits, statistics if asked else None)
+        if asked:
+            self._deliver(call, inputs, {name: values[name] for name in needs | {"visible_keys"}})
         return output
 
     def watch_materialised(self, module: nn.Module, seen: MaterialisedCall | AttentionInputs) -> None:
@@ -75,7 +109,7 @@ class Observer:
                 f"[batch, head, query, key] of {list(ids.shape)} tokens; its heads can't be measured"
             )
         call = self._name(module, inputs)
-        if not self._asked(call):
+        if not self.of_attention or not self._asked(call):
             return
         labelled = self._label(call, inputs)
         needs = self._available(call, labelled)
@@ -91,12 +125,22 @@ class Observer:
         )
         self._deliver(call, labelled, {name: _single(value) for name, value in values.items()})
 
+    def watch_block(self, name: str, hidden: Tensor) -> None:
+        """Statistics of the residual stream [batch, token, d_model] that a block leaves; others are no layers."""
+        call = self.blocks.pop(name, None)
+        if call is None or not self._asked(call):
+            return
+        _, real, groups = _on(hidden.device, self._side(call, "query", *reversed(hidden.shape[:2])))
+        values = residual_stats(hidden, self.of_stream)
+        whole = replace(call, module=name, heads=0, kv_heads=0)
+        self._hand_over(AttentionStats(values, whole, self.batch.group_names, real, groups, groups))
+
     def _name(self, module: nn.Module, inputs: AttentionInputs) -> Call:
         site = self.model.sites.site(module)
         number = self.calls[id(module)]
         self.calls[id(module)] += 1
         view = inputs.visibility
-        return Call(
+        call = Call(
             tower=site.tower,
             layer=site.layer + number if site.shared else site.layer,
             module=site.module,
@@ -107,6 +151,9 @@ class Observer:
             heads=inputs.shape[1],
             kv_heads=inputs.key.shape[1],
         )
+        if not call.cross:
+            self.blocks[site.block] = call
+        return call
 
     def _asked(self, call: Call) -> bool:
         return self.layers is None or self.layers(call)
@@ -163,24 +210,33 @@ class Observer:
         return self.needs - gone
 
     def _deliver(self, call: Call, inputs: AttentionInputs, values: dict[str, Tensor]) -> None:
-        stats = AttentionStats(
-            values,
-            call,
-            self.batch.group_names,
-            inputs.visibility.query_mask,
-            inputs.query_groups,
-            inputs.key_groups,
-            inputs.key_tokens,
-        )
+        delimiters = None if inputs.key_tokens is None else self.delimiters
+        labels = (inputs.query_groups, inputs.key_groups, inputs.key_tokens, delimiters)
+        names, real = self.batch.group_names, inputs.visibility.query_mask
+        self._hand_over(AttentionStats(values, call, names, real, *labels, self.tails.get(call.tower)))
+        self.tails[call.tower] = mean_tails(values)
+
+    @cached_property
+    def delimiters(self) -> Tensor | None:
+        """bool [batch, key], True for tokens without letter or digit; None without a tokenizer."""
+        ids = self.batch.input_ids
+        return None if ids is None else delimiters_among(ids, self.model.tokenizer)
+
+    def _hand_over(self, stats: AttentionStats) -> None:
         if self.on_layer is not None:
             self.on_layer(stats)
         else:
             self.collected.append(stats)
 
 
+def mean_tails(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tail weights among some statistics, [batch, 1, tail query, key]: the mean over heads."""
+    return {name: value.mean(1, keepdim=True) for name, value in values.items() if name.startswith("tail_weights")}
+
+
 def unshown(needs: Iterable[str]) -> list[str]:
     """What of `needs` can't be had from the logits and weights of a softmax alone."""
-    return sorted(name for name in needs if split_name(name)[0] in UNSHOWN)
+    return sorted(name for name in needs if name not in RESIDUAL and split_name(name)[0] in UNSHOWN)
 
 
 def _on(device: torch.device, tensors: Iterable[Tensor | None]) -> list[Tensor | None]:
@@ -198,12 +254,21 @@ def _single(value: Tensor) -> Tensor:
 
 
 def run(
-    model: Model, batch: TokenBatch, observer: Observer, *, change: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    model: Model,
+    batch: TokenBatch,
+    observer: Observer,
+    *,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    network: Callable[..., Any] | None = None,
 ) -> Any:
-    """One forward of the model with the observer watching; returns the model's output."""
-    inputs = change(model_inputs(model, batch))
-    if model.backend == "interface":
-        with capture(model.network, observer.watch):
-            return model.network(**inputs)
-    with capture_materialised(model.network, observer.watch_materialised):
-        return model.network(**inputs)
+    """One forward of the model (or of its part `network`) with the observer watching; returns its output."""
+    network = network or model.network
+    inputs = change(model_inputs(model, batch, network))
+    with ExitStack() as stack:
+        if observer.of_stream:
+            stack.enter_context(watch_blocks(model.network, observer.watch_block))
+        if model.backend == "interface":
+            stack.enter_context(capture(model.network, observer.watch))
+        else:
+            stack.enter_context(capture_materialised(model.network, observer.watch_materialised))
+        return network(**inputs)

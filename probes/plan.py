@@ -26,10 +26,11 @@ from ..kernels.dispatch import backend
 from ..kernels.stats import FIELDS
 from .batching import check_tokens
 from .cost import cells_of
+from .experiment import Experiment
+from .measurement import Measurement
 from .models import Model
 from .observer import unshown
 from .own_answers import answered
-from .probe import Probe
 from .reading import WeightReading
 from .sample import sample_batch
 
@@ -53,7 +54,8 @@ class Plan:
 
     model: Model
     data: Dataset
-    probes: tuple[Probe, ...]
+    probes: tuple[Measurement, ...]
+    """Probes, all of one forward, and experiments."""
     skipped: dict[str, str]
     """Probe name -> why it is not measured here."""
     frame: pd.DataFrame
@@ -143,7 +145,7 @@ class Plan:
 
 def make_plan(
     model: Model,
-    probes: Sequence[Probe | WeightReading],
+    probes: Sequence[Measurement],
     data: str,
     *,
     examples: int = 32,
@@ -161,7 +163,7 @@ def make_plan(
     """
     made = load_for(model, data, examples=examples, seed=seed, bos=bos)
     skipped = {one.name: reason for one in probes if (reason := why_not(one, model, made)) is not None}
-    kept = tuple(one for one in probes if isinstance(one, Probe) and one.name not in skipped)
+    kept = tuple(one for one in probes if not isinstance(one, WeightReading) and one.name not in skipped)
     _refuse(kept, skipped, named)
     made = answered(model, made, answers, bos=bos, batch_tokens=batch_tokens, report=report)
     frame = frame_of(model, made, bos, keep_positions)
@@ -185,14 +187,14 @@ def load_for(model: Model, data: str, *, examples: int, seed: int, bos: str) -> 
     return load_data(data, Vocabulary(model.tokenizer, size, bos=bos), examples=examples, seed=seed)
 
 
-def _refuse(kept: Sequence[Probe], skipped: Mapping[str, str], named: Collection[str]) -> None:
+def _refuse(kept: Sequence[Measurement], skipped: Mapping[str, str], named: Collection[str]) -> None:
     """An error where nothing is left, or a probe that was named is not."""
     refused = skipped if not kept else {name: reason for name, reason in skipped.items() if name in named}
     if refused:
         raise UserError("; ".join(f"{name}: {reason}" for name, reason in refused.items()))
 
 
-def _too_short(probes: Sequence[Probe], longest: int) -> dict[str, str]:
+def _too_short(probes: Sequence[Measurement], longest: int) -> dict[str, str]:
     """Why probes of long prompts are not measured where the longest has so many tokens."""
     return {
         one.name: f"is undefined for prompts of fewer than {one.shortest} tokens, and the longest here has {longest}; "
@@ -202,7 +204,7 @@ def _too_short(probes: Sequence[Probe], longest: int) -> dict[str, str]:
     }
 
 
-def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | None:
+def why_not(one: Measurement, model: Model, data: Dataset) -> str | None:
     """Why a probe can't be measured for this model and data, or None."""
     if isinstance(one, WeightReading):
         return "reads the weights alone, no prompts; its run is that of the data set 'weights'"
@@ -214,6 +216,8 @@ def why_not(one: Probe | WeightReading, model: Model, data: Dataset) -> str | No
         )
     if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
+    if model.backend == "materialised" and isinstance(one, Experiment):
+        return "edits heads, which can't be done in a model with its own softmax"
     unseen = unshown(one.needs)
     if model.backend == "materialised" and unseen:
         return f"reads {', '.join(unseen)}, which a model with its own softmax does not show"

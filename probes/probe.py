@@ -9,20 +9,17 @@ put `together`: their mean, sum or max. A probe that is neither declares `per="e
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..data.errors import ProbeError, failure_of
+from ..data.errors import ProbeError
 from ..data.groups import family
-from ..kernels.stats import AttentionStats, split_name
-
-Function = Callable[[AttentionStats], Tensor]
+from ..kernels.stats import AttentionStats
+from .measurement import Measurement, deciding
+from .residual import RESIDUAL, check_names
 
 
 @dataclass(frozen=True)
@@ -35,56 +32,23 @@ class Reading:
     """int [batch, head, part]."""
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A head reading with everything a reader must know to trust it. Made by the decorator `probe`."""
+@dataclass(frozen=True, kw_only=True)
+class Probe(Measurement):
+    """A head reading of one attention call's statistics. Made by the decorator `probe`."""
 
-    name: str
-    function: Function = field(repr=False)
-    title: str
-    summary: str
-    formula: str
-    needs: frozenset[str]
-    unit: str
-    bounds: tuple[float | None, float | None]
-    """The least and the largest value; None where there is no limit."""
-    higher: str
-    """What a high value means."""
-    caveat: str
-    """What it does not show."""
-    source: str
-    family: str = ""
-    version: int = 1
-    groups: tuple[str, ...] = ()
-    """Token groups the prompts must have; without them the probe is skipped."""
-    parts: tuple[str, ...] = ()
-    default_data: str = "text"
-    binary: bool = False
-    """One 0 or 1 per example: its interval is Wilson's."""
     per: Literal["query", "key", "example"] = "query"
     together: Literal["mean", "sum", "max"] = "mean"
     """How the positions of an example become one number."""
-    causal_only: bool = False
-    not_shuffled: str = ""
-    """Why it means nothing on shuffled tokens, where it is then not measured; empty: it is."""
     first_queries: int | None = None
     """A probe of whole examples that reads only so many queries, from one end; None: all of them."""
-    shortest: int = 1
-    """A prompt of fewer tokens is undefined; data without a longer one are refused."""
-    explanation: str = field(default="", repr=False)
-    file: Path | None = field(default=None, repr=False)
-    """The user's own file it stands in; None for a probe that is installed."""
-    code: str = field(default="", repr=False)
-    """Digest of that file: with other code it is another measurement, and another run."""
 
     def __post_init__(self) -> None:
-        for name in self.needs:
-            split_name(name)
+        check_names(self.needs)
 
     @property
-    def spelled(self) -> str:
-        """Name with version, `entropy@1`."""
-        return f"{self.name}@{self.version}"
+    def of_layers(self) -> bool:
+        """It reads the residual stream: one number for a whole layer, no head."""
+        return any(name in RESIDUAL for name in self.needs)
 
     def applies(self, stats: AttentionStats) -> bool:
         """Whether this call has what the probe needs: its statistics, its labels, and causality where it matters."""
@@ -127,7 +91,7 @@ class Probe:
         return torch.where(count > 0, values.nan_to_num(-torch.inf).amax(2), torch.nan)
 
     def _call(self, stats: AttentionStats) -> Tensor:
-        values = self._of_function(stats.read_by(f"probe {self.name!r}", self.needs))
+        values = torch.as_tensor(self.said(f"layer {stats.layer}", stats.read_by(f"probe {self.name!r}", self.needs)))
         axes = 2 if self.per == "example" else 3
         expected = axes + bool(self.parts)
         if values.dim() != expected or (self.parts and values.shape[-1] != len(self.parts)):
@@ -138,62 +102,8 @@ class Probe:
             )
         return values
 
-    def _of_function(self, stats: AttentionStats) -> Tensor:
-        if self.file is None:
-            return self.function(stats)
-        try:
-            return torch.as_tensor(self.function(stats))
-        except Exception as error:
-            what = f"probe {self.name!r}, layer {stats.layer}: {failure_of(error, self.file)}"
-            raise ProbeError(what, exit_code=1) from error
 
-    def card(self) -> dict[str, Any]:
-        """The probe as plain data, for a run's header, tables and pages."""
-        data = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("function", "file")}
-        return data | {"needs": sorted(self.needs), "groups": list(self.groups), "parts": list(self.parts),
-                       "bounds": list(self.bounds)}  # fmt: skip
-
-
-def told_by(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a decorated function says of itself: its name, its docstring and the first paragraph of it, its file."""
-    explanation = inspect.getdoc(function) or ""
-    return {
-        "name": function.__name__,
-        "summary": explanation.split("\n\n")[0].replace("\n", " "),
-        "explanation": explanation,
-        "family": function.__module__.rpartition(".")[2],
-    }
-
-
-def probe(
-    *,
-    needs: set[str] | frozenset[str],
-    title: str,
-    formula: str,
-    unit: str,
-    bounds: tuple[float | None, float | None],
-    higher: str,
-    caveat: str,
-    source: str,
-    **options: Any,
-) -> Callable[[Function], Probe]:
-    """Make a `Probe` of a function (stats) -> values; its name, summary and family come from where it stands."""
-
-    def make(function: Function) -> Probe:
-        return Probe(
-            function=function,
-            needs=frozenset(needs),
-            title=title,
-            formula=formula,
-            unit=unit,
-            bounds=bounds,
-            higher=higher,
-            caveat=caveat,
-            source=source,
-            **(told_by(function) | options),
-        )
-
-    return make
+probe = deciding(Probe)
 
 
 def queries_in(stats: AttentionStats, group: str) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..kernels.stats import BLOCK_SIZE, AttentionStats, Call
+from .measurement import Measurement
 from .probe import Probe, Reading
 
 MAP_FIELDS = frozenset({"pooled_mean", "pooled_max"})
@@ -35,15 +36,19 @@ class ChunkTables:
         """The same tables for one batch, whose first example has number `first`."""
         return BatchTables(self, first, lengths, range(first, min(first + len(lengths), keep)))
 
-    def add_reading(self, one: Probe, call: Call, reading: Reading, first: int) -> None:
-        """The reading [batch, head, part] of one call; a part that an example does not have is left out."""
+    def add_reading(self, one: Measurement, call: Call, reading: Reading, first: int) -> None:
+        """The reading [batch, head, part] of one call; a part that an example does not have is left out.
+
+        What is said of a whole layer has no head, which is NaN here and null in the store.
+        """
         values = reading.values.float().cpu().numpy()
         counts = reading.n_queries.expand(reading.values.shape).cpu().numpy()
         batch, heads, _ = values.shape
         example, head = np.meshgrid(np.arange(first, first + batch), np.arange(heads), indexing="ij")
         for index, part in enumerate(one.parts or ("",)):
             has = ~np.isnan(values[..., index]).all(1) if one.parts else np.ones(batch, dtype=bool)
-            columns = (example, np.full_like(head, call.layer), head, values[..., index], counts[..., index])
+            named = head if call.heads else np.full(head.shape, np.nan)
+            columns = (example, np.full_like(head, call.layer), named, values[..., index], counts[..., index])
             for name, column in zip(NUMBERS, columns, strict=True):
                 self.numbers[name].append(column[has].ravel())
             for name, text in zip(NAMES, (one.name, part, call.tower), strict=True):
@@ -83,7 +88,7 @@ class BatchTables:
                 self.tables.add_reading(one, stats.call, one.measure(stats), self.first)
                 if self.kept and one.per != "example":
                     self._add_positions(one, stats)
-        if self._maps_wanted:
+        if self._maps_wanted and stats.call.heads:
             self._add_maps(stats)
 
     def _add_positions(self, one: Probe, stats: AttentionStats) -> None:
@@ -94,7 +99,8 @@ class BatchTables:
                 lines = values[index, :, : self.lengths[index], number]
                 if one.parts and np.isnan(lines).all():
                     continue
-                for head, line in enumerate(lines):
+                for number_of_head, line in enumerate(lines):
+                    head = number_of_head if stats.call.heads else None
                     place = (example, one.name, part, stats.call.tower, stats.layer, head, one.per, line)
                     _append(self.tables.positions, POSITION, place)
 

@@ -27,6 +27,8 @@ class Site:
     layer: int
     shared: bool = False
     """One module serves several layers: the layer then counts the module's forwards."""
+    block: str = ""
+    """The module of the whole layer: attention, feed-forward and residual additions."""
 
 
 @dataclass
@@ -55,10 +57,11 @@ class SiteMap:
             for name, other in self.model.named_modules()
             if _pattern(name) == pattern and type(other) is type(module)
         ]
-        layers = _layers([name for name, _ in members])
+        names = [name for name, _ in members]
+        layers, blocks = _layers(names), _blocks(names)
         shared = len(members) == 1 and _layer_count(self.model.config) > 1 and tower in ("text", "encoder")
-        for (name, other), layer in zip(members, layers, strict=True):
-            self.sites[id(other)] = Site(name, tower, layer, shared)
+        for (name, other), layer, block in zip(members, layers, blocks, strict=True):
+            self.sites[id(other)] = Site(name, tower, layer, shared, block)
 
     def _tower_name(self, pattern: str) -> str:
         name = _role(pattern, self.model.config, getattr(self.model, "main_input_name", "input_ids"))
@@ -101,7 +104,25 @@ def _layers(names: list[str]) -> list[int]:
     numbers = [[int(part) for part in name.split(".") if part.isdigit()] for name in names]
     if len(names) == 1:
         return numbers[0][:1] or [0]
-    varying = [position for position, values in enumerate(zip(*numbers)) if len(set(values)) > 1]
+    varying = _varying(numbers)
     if len(varying) == 1:
         return [values[varying[0]] for values in numbers]
     return list(range(len(names)))
+
+
+def _blocks(names: list[str]) -> list[str]:
+    """Each name up to the last number in which the names differ; of a single name, up to its first number.
+
+    >>> _blocks(["block.0.layer.0.attention", "block.1.layer.0.attention"])
+    ['block.0', 'block.1']
+    """
+    parts = [name.split(".") for name in names]
+    places = [index for index, part in enumerate(parts[0]) if part.isdigit()]
+    varying = [places[number] for number in _varying([[int(one[place]) for place in places] for one in parts])]
+    end = varying[-1] if varying else places[0] if places else -1
+    return [".".join(one[: end + 1]) for one in parts]
+
+
+def _varying(numbers: list[list[int]]) -> list[int]:
+    """Which of the numbers of every name differ between names."""
+    return [position for position, values in enumerate(zip(*numbers)) if len(set(values)) > 1]

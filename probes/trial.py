@@ -11,8 +11,9 @@ from ..data.groups import SLOTS
 from ..kernels.inputs import AttentionInputs, Visibility
 from ..kernels.stats import AttentionStats, Call
 from ..kernels.streaming import streaming_stats
-from .observer import NO_TOKEN
+from .observer import NO_TOKEN, mean_tails
 from .probe import Probe, Reading
+from .residual import residual_stats
 from .targets import targets_of
 
 NAMES = ("rest", "bos", "repeat", "needle", "user", "system", "assistant", "template", "answer", "image", "separator",
@@ -44,18 +45,20 @@ def trial_inputs(one: Probe, **changes: Any) -> AttentionInputs:
 
 
 def stats_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
-    """Exactly the statistics that the probe declares, for one call."""
+    """Exactly the statistics that the probe declares, for one call; its queries, side by side, are its stream."""
+    if one.of_layers:
+        return _stream_for(one, inputs)
     inputs = replace(inputs, targets=targets_of(one.needs, inputs.real_queries()))
     call = Call(heads=inputs.shape[1], kv_heads=inputs.key.shape[1])
-    return AttentionStats(
-        streaming_stats(inputs, one.needs),
-        call,
-        NAMES,
-        inputs.visibility.query_mask,
-        inputs.query_groups,
-        inputs.key_groups,
-        inputs.key_tokens,
-    )
+    values, tokens = streaming_stats(inputs, one.needs), inputs.key_tokens
+    labels = (inputs.query_groups, inputs.key_groups, tokens, None if tokens is None else tokens % 5 == 0)
+    return AttentionStats(values, call, NAMES, inputs.visibility.query_mask, *labels, mean_tails(values))
+
+
+def _stream_for(one: Probe, inputs: AttentionInputs) -> AttentionStats:
+    real, labels = inputs.visibility.query_mask, inputs.query_groups
+    hidden = inputs.query.transpose(1, 2).flatten(2)
+    return AttentionStats(residual_stats(hidden, one.needs), Call(), NAMES, real, labels, labels)
 
 
 def read(one: Probe, inputs: AttentionInputs) -> Reading:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 from ..data.errors import UserError, first_line, near_miss
 from ..data.terminal import at_least, print_table, teach
+from .edit_verbs import edit_arguments as edit_arguments
+from .edit_verbs import edit_run as edit_run
+from .gates_verbs import gates_arguments as gates_arguments
+from .gates_verbs import gates_run as gates_run
 from .learn_verbs import learn_arguments as learn_arguments
 from .learn_verbs import learn_run as learn_run
 from .model_argument import add_model, load_model
@@ -213,13 +217,15 @@ def look_run(args: argparse.Namespace) -> int:
     """Measure one prompt in memory and print the top heads."""
     from .catalog import select
     from .look import highest, look
-    from .weights_run import apart
+    from .probe import Probe
 
     if not args.prompt.strip():
         raise UserError("the prompt is empty; expected some text")
-    probes, readings = apart(select(args.probes))
-    left_out = f"left out {', '.join(one.name for one in readings)}: of the weights alone, whatever the prompt"
-    if readings and not probes:
+    chosen = select(args.probes)
+    probes = [one for one in chosen if isinstance(one, Probe)]
+    others = [one.name for one in chosen if not isinstance(one, Probe)]
+    left_out = f"left out {', '.join(others)}: of the weights alone, or by forwards of their own"
+    if others and not probes:
         raise UserError(f"{left_out}; `headatlas measure MODEL --probes {args.probes}` reads them")
     values = look(load_model(args), args.prompt, probes, bos=args.bos)
     if args.json:
@@ -230,7 +236,7 @@ def look_run(args: argparse.Namespace) -> int:
     for one in silent:
         why = f"needs tokens labelled {', '.join(one.groups)}" if one.groups else "undefined on this prompt"
         print(f"left out {one.name}: {why}; `headatlas measure --probes {one.name}` reads it on {one.default_data}")
-    if readings:
+    if others:
         print(left_out)
     return 0
 

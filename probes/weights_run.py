@@ -20,10 +20,10 @@ from ..data.errors import UserError
 from ..data.examples import Example, examples_frame
 from ..data.store import Run, RunWriter
 from .folding import head_weights
+from .measurement import Measurement
 from .models import Model
 from .pairs import pair_table
 from .plan import versions
-from .probe import Probe
 from .progress import Progress, Report
 from .reading import DATA, WeightReading
 from .weights import HeadWeights
@@ -91,13 +91,14 @@ class WeightsPlan:
         }  # fmt: skip
 
 
-def apart(probes: Iterable[Probe | WeightReading]) -> tuple[list[Probe], list[WeightReading]]:
+def apart(probes: Iterable[Measurement]) -> tuple[list[Measurement], list[WeightReading]]:
     """Those that need prompts, and those of weights alone."""
     chosen = list(probes)
-    return [one for one in chosen if isinstance(one, Probe)], [one for one in chosen if isinstance(one, WeightReading)]
+    readings = [one for one in chosen if isinstance(one, WeightReading)]
+    return [one for one in chosen if not isinstance(one, WeightReading)], readings
 
 
-def plan_weights(model: Model, probes: Iterable[Probe | WeightReading], *, named: Collection[str] = ()) -> WeightsPlan:
+def plan_weights(model: Model, probes: Iterable[Measurement], *, named: Collection[str] = ()) -> WeightsPlan:
     """The plan of the run of a model's weights; refused where nothing can be read, or one of `named` can't.
 
     The weights are read to know what they allow, and let go: other runs may come first.

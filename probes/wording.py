@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cost import cost_of, matmul_rate
+from .experiment import Experiment
 from .reading import DATA as WEIGHTS
 
 if TYPE_CHECKING:
+    from .measurement import Measurement
     from .plan import Plan
-    from .probe import Probe
-    from .reading import WeightReading
     from .weights_run import WeightsPlan
 
 
-def card_text(one: Probe | WeightReading) -> str:
+def card_text(one: Measurement) -> str:
     """A probe in full: its formula, unit and bounds, what a high value means, what it does not show, its source."""
     low, high = one.bounds
     lines = {
@@ -25,7 +25,7 @@ def card_text(one: Probe | WeightReading) -> str:
         "unit": f"{one.unit}, {_range(low, high)}",
         "high means": one.higher,
         "does not show": one.caveat,
-        "needs": ", ".join(sorted(one.needs)),
+        "needs": ", ".join(sorted(one.needs)) or f"forwards of its own, {getattr(one, 'why_forwards', '')}",
         "labels": ", ".join(one.groups) or "none",
         "data": "none: the weights alone, no prompts" if one.per == WEIGHTS else one.default_data,
         "source": one.source,
@@ -43,15 +43,15 @@ def _range(low: float | None, high: float | None) -> str:
     return f"{low} to {'no limit' if high is None else high}"
 
 
-def markdown_tables(chosen: Iterable[Probe | WeightReading]) -> str:
-    """The README's tables: probes, then readings of weights."""
-    kinds: dict[bool, list[Probe | WeightReading]] = {False: [], True: []}
+def markdown_tables(chosen: Iterable[Measurement]) -> str:
+    """The README's tables: probes, then readings of weights, then experiments."""
+    kinds: dict[str, list[Measurement]] = {}
     for one in chosen:
-        kinds[one.per == WEIGHTS].append(one)
-    return "\n\n".join(markdown_table(kind) for kind in kinds.values() if kind)
+        kinds.setdefault(type(one).__name__, []).append(one)
+    return "\n\n".join(markdown_table(kind) for kind in kinds.values())
 
 
-def markdown_table(chosen: Iterable[Probe | WeightReading]) -> str:
+def markdown_table(chosen: Iterable[Measurement]) -> str:
     """One table of the README."""
     rows = [f"| `{one.name}` | {one.family} | {one.summary} | {one.unit} | {one.source} |" for one in chosen]
     return "\n".join(["| probe | family | what it measures | unit | source |", "|---|---|---|---|---|", *rows])
@@ -70,12 +70,14 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
         seconds = plan.flops / matmul_rate(plan.model)
         said = f"{len(plan.probes)} readings, no prompts; {plan.flops / 1e9:,.0f} GFLOP, about {duration(seconds + 1)}"
         return "\n".join([f"{plan.title}: {said}", *skipped])
-    cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens)
+    costly = {one: one.forwards(plan.model) for one in plan.probes if isinstance(one, Experiment)}
+    cost = cost_of(plan.model, plan.lengths, batch_tokens=plan.batch_tokens, more=sum(costly.values()))
     beside = " beside the model's own" if plan.baseline and plan.baseline.kind == "random" else ""
+    more = "".join(f", and {count:,} more each for {one.name} ({one.why_forwards})" for one, count in costly.items())
     text = (
         f"{plan.title}: {len(plan.probes)} probes, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards of {plan.batch_tokens:,} tokens, "
-        f"each for all probes at once{'' if plan.answers == 'given' else ', after one that answers'}; "
+        f"each for all probes at once{'' if plan.answers == 'given' else ', after one that answers'}{more}; "
         f"{cost.flops / 1e9:,.0f} GFLOP, about {duration(cost.seconds)}, "
         f"{cost.bytes / 1e6:,.0f} MB{beside} "
         f"(n x n maps would take {cost.map_bytes / 1e6:,.0f} MB more); statistics by {plan.statistics_by}"

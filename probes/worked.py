@@ -11,6 +11,7 @@ from torch import Tensor
 from ..kernels.inputs import AttentionInputs, Visibility
 from ..kernels.reference import statistics_of_weights
 from ..kernels.stats import AttentionStats, Call
+from .residual import residual_stats
 from .targets import targets_of
 
 
@@ -23,6 +24,7 @@ def stats_of(
     values: Tensor | Sequence[Any] | None = None,
     queries: Tensor | Sequence[Any] | None = None,
     keys: Tensor | Sequence[Any] | None = None,
+    delimiters: Sequence[bool] | None = None,
     call: Call | None = None,
 ) -> AttentionStats:
     """Statistics of given causal weights [query, key] (or [batch, head, query, key]), rows summing to 1.
@@ -58,4 +60,11 @@ def stats_of(
         targets=targets_of(wanted, real),
     )  # fmt: skip
     found = statistics_of_weights(inputs, wanted, weights, logits, logits.logsumexp(-1), visible)
-    return AttentionStats(found, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels, ids)
+    marks = None if delimiters is None else torch.tensor(delimiters).expand(batch, -1)
+    return AttentionStats(found, call or Call(heads=heads, kv_heads=heads), names, None, labels, labels, ids, marks)
+
+
+def stream_of(hidden: Tensor | Sequence[Any], needs: Iterable[str]) -> AttentionStats:
+    """Statistics of a residual stream written by hand, [token, d_model] or [batch, token, d_model]."""
+    states = torch.as_tensor(hidden, dtype=torch.float32)
+    return AttentionStats(residual_stats(states[None] if states.dim() == 2 else states, needs), Call())

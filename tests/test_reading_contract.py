@@ -113,5 +113,5 @@ def test_a_reading_of_ones_own_is_found_in_its_file(tmp_path):
     assert isinstance(one, WeightReading)
     assert one.code and one.measure(random_weights()).shape == (3, 4, 1)
     file.write_text(file.read_text().replace("weights.w_q.norm", "weights.nothing.norm"))
-    with pytest.raises(ProbeError, match=r"reading 'size': mine.py, line 5, fails: AttributeError"):
+    with pytest.raises(ProbeError, match=r"probe 'size': mine.py, line 5, fails: AttributeError"):
         select(f"{file}:size")[0].measure(random_weights())

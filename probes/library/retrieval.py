@@ -104,6 +104,46 @@ def needle_mass(stats: AttentionStats) -> Tensor:
     return torch.stack(parts, dim=-1)
 
 
+@probe(
+    needs={"group_mass", "weight_at:first"},
+    groups=("needle", "answer"),
+    parts=("others", "others but the first"),
+    title="Distinguishability of the needle",
+    formula="x / (x + y), x and y the mean weight of a needle token and of any other visible token, answering queries",
+    unit="share",
+    bounds=(0, 1),
+    higher="a token of the needle stands out from the context; 0.5: it weighs what any other does",
+    caveat="a head that reads the first token alone is below 0.5 unless that is left out; undefined where x = y = 0",
+    source="Zhuang et al., Mask-Enhanced Autoregressive Prediction (MEAP), section 5 (attention on the answer)",
+    default_data="needle",
+    causal_only=True,
+)
+def distinguishability(stats: AttentionStats) -> Tensor:
+    """How far the weight of the needle's tokens stands out from that of the context while the answer is said.
+
+    >>> from headatlas.probes.worked import stats_of
+    >>> weights = [[1, 0, 0, 0], [0, 1, 0, 0], [0.4, 0.3, 0.3, 0], [0, 0, 0, 1]]
+    >>> stats = stats_of(weights, distinguishability.needs, groups=["rest", "needle", "rest", "answer"])
+    >>> [round(one, 4) for one in distinguishability.measure(stats).values[0, 0].tolist()]  # 0.3 by 0.35, and by 0.3
+    [0.4615, 0.5]
+    """
+    asking, needle = answering(stats), keys_in(stats, "needle")
+    members = [stats.group_names.index(one) for one in family("needle") if one in stats.group_names]
+    mass, first = stats["group_mass"][..., members].sum(-1), stats["weight_at:first"]
+    count, visible = needle.long().cumsum(-1), stats["visible_keys"]
+    whole = stats["group_mass"].sum(-1)
+    first_is_needle = (needle & (position_of(stats) == 0)).any(-1, keepdim=True)
+    testable = asking & (count > 0) & _reachable(stats, needle, asking)[..., None]
+    parts = []
+    for left_out, keys in ((0.0, 0), (first, (visible > position_of(stats)).long())):
+        others = visible - count - keys
+        x, y = mass / count.clamp(min=1), (whole - mass - left_out).clamp(min=0) / others.clamp(min=1)
+        fits = testable & (others > 0) & (x + y > 0)
+        parts.append(torch.where(fits, x / (x + y), torch.nan))
+    parts[1] = parts[1].masked_fill(first_is_needle, torch.nan)
+    return torch.stack(parts, dim=-1)
+
+
 def _tokens(stats: AttentionStats) -> Tensor:
     """Ids of the keys [batch, key]; all -1, which equal nothing said, where the batch does not know them."""
     if stats.key_tokens is not None:

@@ -177,6 +177,76 @@ def later_sink(stats: AttentionStats) -> Tensor:
 
 
 @probe(
+    needs={"received"},
+    parts=("first", "delimiter", "word"),
+    title="Sinks by token type",
+    formula=f"mean alpha_k over the first token, over delimiters, over words; keys that {WATCHERS} queries can see",
+    unit="mass",
+    bounds=(0, 1),
+    higher="tokens of this type gather the head's attention: delimiters as much as the first are sinks too",
+    caveat="a delimiter has no letter and no digit; early tokens are seen by more queries, whatever their type",
+    source=f"{SOURCE}; Sun et al., Massive Activations, section 4 (the first token, delimiters)",
+    per="key",
+    causal_only=True,
+)
+def sinks_by_type(stats: AttentionStats) -> Tensor:
+    """Mean attention that the first token, delimiters and words receive from the queries that can see them.
+
+    >>> import torch
+    >>> from headatlas.probes.worked import stats_of
+    >>> weights = torch.eye(20)
+    >>> weights[3:] = 0.25 * torch.eye(20)[3:] + 0.75 * torch.eye(20)[2]  # the third token, a full stop
+    >>> stats = stats_of(weights, sinks_by_type.needs, delimiters=[index == 2 for index in range(20)])
+    >>> [round(one, 4) for one in sinks_by_type.measure(stats).values[0, 0].tolist()]  # words: 1/19, then 0.25/17, ...
+    [0.05, 0.7639, 0.0277]
+    """
+    count, first = watchers(stats), position_of(stats) == 0
+    alpha = stats["received"] / count.clamp(min=1)
+    given = stats.key_delimiters
+    marks = torch.zeros_like(first) if given is None else given.to(alpha.device)[:, None]
+    types = (first, ~first & marks, ~first & ~marks & (given is not None))
+    return torch.stack([alpha.masked_fill(~one | (count < WATCHERS), torch.nan) for one in types], dim=-1)
+
+
+FIRST = 8
+
+
+@probe(
+    needs={"received"},
+    parts=tuple(f"k={place}" for place in range(1, FIRST + 1)),
+    title="Sink rate by token (Sink\u2096, eps 0.3)",
+    formula="1[alpha_k > 0.3] for k = 1..8, alpha_k = mean of p_ik over all queries i >= k; its mean is the rate",
+    unit="share of examples",
+    bounds=(0, 1),
+    higher="in most texts this head makes the k-th token a sink",
+    caveat="over the whole prompt, and the rate falls with its length: text:length=64 is the paper's",
+    source=f"{SOURCE}: Sink_k for all k, as its code prints",
+    binary=True,
+    per="example",
+    causal_only=True,
+)
+def sink_rates(stats: AttentionStats) -> Tensor:
+    """Whether each of the first eight tokens receives more than 0.3 on average of the queries that can see it.
+
+    >>> import torch
+    >>> from headatlas.probes.worked import stats_of
+    >>> weights = torch.eye(20)
+    >>> weights[1:] = 0.5 * weights[1:] + 0.5 * torch.eye(20)[1]  # half of every row on the second token
+    >>> sink_rates.measure(stats_of(weights, sink_rates.needs)).values[0, 0, :3].tolist()
+    [0.0, 1.0, 0.0]
+    """
+    count, place = watchers(stats), position_of(stats)
+    alpha = stats["received"] / count.clamp(min=1)
+    real = torch.ones_like(place, dtype=torch.bool) if stats.real_queries is None else stats.real_queries[:, None]
+    seen = real & (count >= WATCHERS)
+    parts = []
+    for index in range(FIRST):
+        at = seen & (place == index)
+        parts.append(torch.where(at.any(-1), (total(alpha, at) > THRESHOLD).to(alpha.dtype), torch.nan))
+    return torch.stack(parts, dim=-1)
+
+
+@probe(
     needs={"weight_at:first", "weight_at:self", "logsumexp", "logit_sum", "max_logit"},
     title="Sink logit gap",
     formula="mean_i z_i,1 - mean of z_ij over 1 < j < i",

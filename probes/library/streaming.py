@@ -1,8 +1,8 @@
 """Streaming heads: what a small cache of sinks and recent tokens would keep of a head's attention.
 
 Sources: Xiao et al., "Efficient Streaming Language Models with Attention Sinks" (StreamingLLM); Xiao et al.,
-"DuoAttention"; Zhang et al., "H2O"; Xu et al., "Recycled Attention". High recall is no proof that the rest can go: a
-little mass can carry the answer. Swap the head and look at the loss.
+"DuoAttention"; Zhang et al., "H2O"; Xu et al., "Recycled Attention"; Entezari Zarch et al., "DELTA". High recall is no
+proof that the rest can go: a little mass can carry the answer. Swap the head and look at the loss.
 """
 
 from __future__ import annotations
@@ -129,3 +129,43 @@ def persistence(stats: AttentionStats) -> Tensor:
         recovered = (rows[..., gap:, :].gather(-1, keys[..., :-gap, :]) * there[..., :-gap, :]).sum(-1)
         parts.append((recovered / own[..., gap:]).mean(-1))
     return torch.where(testable[..., None], torch.stack(parts, dim=-1).clamp(max=1), torch.nan)
+
+
+@probe(
+    needs={f"tail_weights:{TAIL}"},
+    title="Top keys of the layer before",
+    formula=(
+        f"mean_i of the row's mass on the {KEPT} keys that the heads of the layer before read most (mean weight, "
+        f"same query) / on its own top {KEPT}; last {TAIL} queries"
+    ),
+    unit="share",
+    bounds=(0, 1),
+    higher="the layer before already found this head's keys: it could attend to those alone",
+    caveat=f"keys and not pages, and one layer back; undefined in the first layer and below {TAIL} tokens",
+    source="Entezari Zarch et al., DELTA: Dynamic Layer-Aware Token Attention, section 3 (reuse of selected tokens)",
+    per="example",
+    causal_only=True,
+    first_queries=TAIL,
+)
+def layer_persistence(stats: AttentionStats) -> Tensor:
+    """How much of a row's top-16 mass lies on the keys that the layer before would select for it.
+
+    >>> import torch
+    >>> from dataclasses import replace
+    >>> from headatlas.probes.worked import stats_of
+    >>> weights = torch.zeros(80, 80)
+    >>> weights[:, 0] = 1.0
+    >>> stats = stats_of(weights, layer_persistence.needs)
+    >>> before = replace(stats, layer_before={"tail_weights:64": stats["tail_weights:64"]})
+    >>> layer_persistence.measure(before).values.item(), layer_persistence.measure(stats).values.item()
+    (1.0, nan)
+    """
+    rows = stats[f"tail_weights:{TAIL}"]
+    testable = (rows.sum(-1) > 0).all(-1) & (position_of(stats).amax(-1) >= TAIL - 1)
+    if not stats.layer_before:
+        return rows.new_full(testable.shape, torch.nan)
+    kept = min(KEPT, rows.shape[-1])
+    chosen = stats.layer_before[f"tail_weights:{TAIL}"].topk(kept, dim=-1)
+    found = (rows.gather(-1, chosen.indices.expand(*rows.shape[:-1], -1)) * (chosen.values > 0)).sum(-1)
+    share = (found / rows.topk(kept, dim=-1).values.sum(-1)).mean(-1).clamp(max=1)
+    return torch.where(testable, share, torch.nan)

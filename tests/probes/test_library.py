@@ -40,6 +40,39 @@ def hidden_sinks(h):
     return [sum(h.alpha[k] > theta for k in range(1, h.n)) for theta in (5 / h.n, 0.1)]
 
 
+def sink_rates(h):
+    return [float(h.alpha[k] > 0.3) for k in range(8)]
+
+
+def sinks_by_type(h):
+    watched = range(1, h.n - 15)
+    kinds = [[0], [k for k in watched if h.tokens[k] % 5 == 0], [k for k in watched if h.tokens[k] % 5]]
+    return [np.mean([h.alpha[k] for k in kind]) for kind in kinds]
+
+
+def distinguishability(h):
+    needle = [j for j in range(h.n) if h.labels[j] == "needle"]
+    found = [[], []]
+    for i in h.asking():
+        for part, left_out in enumerate(([], [0])):
+            seen = [j for j in needle if j <= i]
+            others = [j for j in range(i + 1) if j not in needle and j not in left_out]
+            if not seen:
+                continue
+            x, y = h.p[i, seen].mean(), h.p[i, others].mean()
+            found[part].append(x / (x + y))
+    return [np.mean(part) for part in found]
+
+
+def value_norm(h):
+    norms = np.linalg.norm(h.v, axis=1)
+    return [norms.mean(), norms[0]]
+
+
+def last_output_norm(h):
+    return [np.linalg.norm(h.p[-1] @ h.v)]
+
+
 def later_sink(h):
     return [max(h.alpha[k] for k in range(1, h.n) if h.n - k >= 16)]
 
@@ -162,7 +195,8 @@ def output_norm(h):
 ORACLES = (
     sink_onset, hidden_sinks, later_sink, sink_logit_gap, sink_slot_mass, value_drain, first_token_share,
     active_dormant, sink_detector, retrieval, needle_mass, streaming_recall, heavy_hitters, persistence, gini, coverage,
-    locality, windowed_distance, future_attention, output_norm,
+    locality, windowed_distance, future_attention, output_norm, sink_rates, sinks_by_type, distinguishability,
+    value_norm, last_output_norm,
 )  # fmt: skip
 
 
@@ -175,9 +209,9 @@ def test_a_probe_is_its_definition(oracle):
             assert values[example, head].tolist() == pytest.approx(expected, rel=2e-5, abs=2e-6, nan_ok=True)
 
 
-def test_the_mean_of_relative_output_norms_over_a_layer_is_one():
-    values = read(PROBES["relative_output_norm"], INPUTS).values
-    assert values.mean(1).flatten().tolist() == pytest.approx([1.0] * 3, rel=1e-5)
+def test_the_mean_of_inactivity_scores_over_a_layer_is_one():
+    values = read(PROBES["inactivity"], INPUTS).values
+    assert values.mean(1).flatten().tolist() == pytest.approx([1.0] * 18, rel=1e-5)
 
 
 def test_a_window_too_short_for_the_needle_is_not_testable():

@@ -316,12 +316,6 @@ def test_ids_the_model_has_no_embedding_for_are_refused():
             observe(model, batch(model, torch.tensor([[5, 6], [5, token]])), {"entropy"})
 
 
-def test_edits_are_not_there_yet():
-    model = tiny()
-    with pytest.raises(NotImplementedError, match="edits are not built yet"):
-        observe(model, batch(model, torch.randint(5, 90, (1, 9))), {"entropy"}, edits=["zero"])
-
-
 def test_a_mask_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"attention_mask: expected the shape of the token ids \[1, 9\], got \[1, 8\]"):
         batch(tiny(), torch.randint(5, 90, (1, 9)), attention_mask=torch.ones(1, 8))

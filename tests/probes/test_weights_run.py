@@ -168,11 +168,11 @@ def test_the_verbs(capsys, tmp_path, monkeypatch):
     assert "copying_score@1" in command(capsys, "probes")[1]
     code, out, _ = command(capsys, "look", folder, "the sky is blue", "--probes", "entropy,copying_score,ov_norm")
     assert code == 0 and out.rstrip().endswith(
-        "left out copying_score, ov_norm: of the weights alone, whatever the prompt"
+        "left out copying_score, ov_norm: of the weights alone, or by forwards of their own"
     )
     code, out, err = command(capsys, "look", folder, "the sky", "--probes", "copying_score")
     assert (code, out) == (2, "")
-    assert "left out copying_score: of the weights alone, whatever the prompt; `headatlas measure MODEL" in err
+    assert "left out copying_score: of the weights alone, or by forwards of their own; `headatlas measure MODEL" in err
 
 
 def text_of(component):

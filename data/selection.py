@@ -1,0 +1,55 @@
+"""Heads chosen by a reading: `RUN:PROBE/PART@STRATUM:top=5`, or `:above=0.1`, or `:lowest=5`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .agreement import find_values
+from .errors import UserError
+
+if TYPE_CHECKING:
+    from .store import Store
+
+RULE = re.compile(r"(top|lowest|above)=([0-9.eE+-]+)")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Heads in the order of a reading, and the texts of the prompts that it was measured on."""
+
+    heads: list[tuple[int, int]]
+    texts: list[str]
+    name: str
+
+
+def choose_heads(store: Store, text: str) -> Selection:
+    """The heads that `text` names; heads where the reading is undefined are never chosen."""
+    reading, _, rule = text.rpartition(":")
+    match = RULE.fullmatch(rule)
+    if match is None:
+        raise UserError(f"{text!r}: expected RUN:PROBE:top=5, :lowest=5 or :above=0.1, as latest:retrieval/score:top=5")
+    order, run = ranked_heads(store, reading)
+    how, amount = match[1], float(match[2])
+    if how != "above" and (amount < 1 or amount != int(amount)):
+        raise UserError(f"{text!r}: expected a whole number of heads, 1 or more")
+    count = sum(value > amount for _, value in order) if how == "above" else int(amount)
+    if count == 0 or count > len(order):
+        top = ", ".join(f"{value:.3g}" for _, value in order[:3])
+        raise UserError(f"{text!r}: that is {count} heads of {len(order)} with a value; the highest are {top}")
+    taken = order[-count:][::-1] if how == "lowest" else order[:count]
+    return Selection([place for place, _ in taken], run, text)
+
+
+def ranked_heads(store: Store, reading: str) -> tuple[list[tuple[tuple[int, int], float]], list[str]]:
+    """([((layer, head), mean), ...] from the highest mean down, the texts of the run's prompts)."""
+    found = find_values(store, reading)
+    known: np.ndarray = ~np.all(np.isnan(found.values), axis=0)
+    means = np.full(len(found.places), np.nan)
+    means[known] = np.nanmean(found.values[:, known], axis=0)
+    order = [int(index) for index in np.argsort(-means, kind="stable") if known[index]]
+    texts = store.run(reading.partition(":")[0]).examples()["text"].astype(str).tolist()
+    return [(found.places[index], float(means[index])) for index in order], texts

@@ -1,0 +1,153 @@
+"""The causal report: does it matter that these heads do what a reading says, more than it does for other heads?
+
+A score of the model as it is stands beside the score with the heads edited, with random sets of as many heads edited,
+and with all other heads edited, on prompts that were not used to choose the heads. Differences are paired by prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.against import compare
+from ..data.errors import UserError
+from ..data.heads import head_name
+from ..data.jsonl import digest_of
+from ..data.run import Run
+from .edit_run import EditPlan, carry_out
+from .edits.edit import Edit
+from .edits.sets import Head, others_than, random_sets
+from .forward import mean_outputs
+from .models import Model
+from .plan import BATCH_TOKENS, Plan, frame_of, load_for
+from .progress import Report
+
+SETS = 20
+"""Random sets by default."""
+
+
+@dataclass(frozen=True)
+class CausalReport:
+    """What an edit did: a row a condition and score, the runs it is read from, and how the control was drawn."""
+
+    table: pd.DataFrame
+    """condition, score, mean, ci_low, ci_high, difference, diff_low, diff_high, effect, n."""
+    runs: dict[str, Run]
+    """unedited, edited, random, complement."""
+    heads: tuple[str, ...]
+    drawn_from: str
+    left_out: int
+    """Prompts left out because they were used to choose the heads."""
+
+
+def prompts(
+    model: Model, data: str, *, examples: int, seed: int, bos: str, without: Sequence[str] = (),
+    batch_tokens: int = BATCH_TOKENS,
+) -> tuple[Plan, int]:  # fmt: skip
+    """(the plan of a data set less prompts whose text is among `without`, how many those were)."""
+    made = load_for(model, data, examples=examples, seed=seed, bos=bos)
+    frame = frame_of(model, made, bos, 0)
+    seen = {text[:400] for text in without}
+    kept = [index for index, text in enumerate(frame["text"]) if str(text)[:400] not in seen]
+    if not kept:
+        raise UserError(f"all {len(frame)} prompts of {made.spec!r} were used to choose the heads; use another --seed")
+    if len(kept) < len(frame):
+        chosen = [made.examples[index] for index in kept]
+        made = replace(made, examples=chosen, digest=digest_of(chosen))
+        frame = frame.iloc[kept].reset_index(drop=True).assign(example=range(len(kept)))
+    plan = Plan(model, made, (), {}, frame, seed, bos, batch_tokens, keep_positions=0)
+    return plan, examples - len(kept)
+
+
+def every_head(model: Model) -> list[Head]:
+    """All heads of the text tower."""
+    calls = {call.layer: call.heads for call in model.calls if call.tower == "text" and not call.cross}
+    return [(layer, head) for layer, heads in sorted(calls.items()) for head in range(heads)]
+
+
+def causal_report(
+    plan: Plan,
+    edit: Edit,
+    *,
+    store: str | Path,
+    sets: int = SETS,
+    means_of: Plan | None = None,
+    left_out: int = 0,
+    report: Report | None = None,
+) -> CausalReport:
+    """Run the four conditions of an edit and set them beside each other."""
+    every = every_head(plan.model)
+    chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
+    means = _means(means_of or plan) if edit.kind_of.needs == "means" else {}
+    controls, where = random_sets(chosen, every, count=sets, seed=plan.seed)
+    rest = others_than(chosen, every)
+    base = EditPlan(plan, said="unedited")
+    runs = {"unedited": carry_out(base, store, report=report)}
+    conditions = {
+        "edited": ([chosen], edit.spelled),
+        "random": (controls, f"{len(controls)} random sets from {where}"),
+        "complement": ([rest] if rest else [], "all other heads"),
+    }
+    for name, (sets_of, said) in conditions.items():
+        if sets_of:
+            variants = [[_of(edit, heads)] for heads in sets_of]
+            made = EditPlan(plan, variants, runs["unedited"].id, means, f"{name}: {said}")
+            runs[name] = carry_out(made, store, report=report)
+    return CausalReport(table_of(runs), runs, tuple(head_name(*one) for one in chosen), where, left_out)
+
+
+def _of(edit: Edit, heads: Sequence[Head]) -> Edit:
+    return Edit.from_card({**edit.card(), "heads": [head_name(*one) for one in heads]})
+
+
+def _means(plan: Plan) -> Any:
+    """Mean outputs of every head over the prompts of a plan."""
+    batches = plan.batches(0, plan.data.examples)
+    return mean_outputs(plan.model, (plan.encode(one) for one in batches))
+
+
+def values_of(run: Run, score: str) -> np.ndarray:
+    """[example, variant] of one score."""
+    rows = run.rows(score)
+    parts = list(run.header["probes"][score]["parts"]) or [""]
+    grid = np.full((int(run.header["data"]["examples"]), len(parts)), np.nan)
+    column = pd.Index(parts).get_indexer(pd.Index(rows["part"].astype(str)))
+    grid[rows["example"].to_numpy(), column] = rows["value"].to_numpy(dtype=float)
+    return grid
+
+
+def table_of(runs: dict[str, Run]) -> pd.DataFrame:
+    """The rows of a report; a random set is one of many, so its line is the mean over sets of each prompt.
+
+    `effect` is how many standard deviations of the random sets' differences the difference lies from their mean.
+    """
+    base = runs["unedited"]
+    clusters = base.examples()["cluster"].to_numpy()
+    lines = []
+    for score, card in base.header["probes"].items():
+        plain = values_of(base, score)
+        spread = values_of(runs["random"], score).mean(0) - plain.mean() if "random" in runs else np.zeros(0)
+        for name, run in runs.items():
+            values = values_of(run, score)
+            several = values.shape[1] > 1
+            one = values.mean(1, keepdims=True)
+            found = compare(one, plain, clusters, binary=bool(card["binary"]) and not several)
+            single = values.mean(0)
+            line: dict[str, Any] = {"condition": name, "score": score, "sets": values.shape[1]}
+            line |= {key: float(found[key][0]) for key in ("mean", "difference", "ci_low", "ci_high")}
+            ends = (float(single.min()), float(single.max())) if several else (np.nan, np.nan)
+            line |= dict(zip(("lowest", "highest"), ends, strict=True))
+            line["effect"] = _effect(line["difference"], spread) if name in ("edited", "complement") else np.nan
+            lines.append(line | {"n": int(found["n"][0])})
+    return pd.DataFrame(lines)
+
+
+def _effect(difference: float, spread: np.ndarray) -> float:
+    """Standard deviations of the random sets from their mean; NaN where they do not differ or are too few."""
+    deviation = spread.std(ddof=1) if len(spread) > 2 else 0.0
+    return (difference - float(spread.mean())) / float(deviation) if deviation > 1e-9 else float("nan")

@@ -1,0 +1,125 @@
+"""Runs of edited forwards: the scores of a model on a data set with some edits in force, stored as any other run.
+
+A run holds one or several variants, each a set of edits: variant `i` is the part `i` of its rows where there are
+several. Scores speak of the whole model, so rows have neither layer nor head. The run without edits is the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..data.examples import Example
+from ..data.run import Run
+from ..data.schema import run_id
+from ..data.store import open_store
+from ..data.tokens import TokenBatch
+from .edits.edit import Edit
+from .forward import head_outputs
+from .plan import Plan
+from .progress import Progress, Report
+from .scores import SCORES, scored, scores_for
+
+EDIT_OF = "edit-of"
+Variants = Sequence[Sequence[Edit]]
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """One run to be: prompts, and the variants of the model that answer them."""
+
+    plan: Plan
+    variants: Variants = ((),)
+    of: str | None = None
+    """The run without edits; None for that run itself."""
+    means: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    said: str = ""
+    """What the variants are, as `20 random sets from the same layers`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The scores."""
+        return scores_for(self.plan.data.examples)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The variants' names in the rows; none where there is one."""
+        return tuple(map(str, range(len(self.variants)))) if len(self.variants) > 1 else ()
+
+    def header(self) -> dict[str, Any]:
+        """The run's header before its first row."""
+        cards = {name: replace(SCORES[name], parts=self.parts).card() for name in self.names}
+        edits = [[one.card() for one in variant] for variant in self.variants]
+        return self.plan.header() | {
+            "kind": "edit",
+            "edits": [] if edits == [[]] else edits,
+            "said": self.said,
+            "parents": [{"run": self.of, "relation": EDIT_OF}] if self.of else [],
+            "probes": cards,
+        }
+
+
+def stored(plan: EditPlan, store: str | Path) -> Run | None:
+    """The run of this plan if the store holds all of it."""
+    path = Path(store) / run_id(plan.header())
+    run = Run(path) if (path / "run.json").exists() else None
+    return run if run is not None and run.status == "done" else None
+
+
+def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None) -> Run:
+    """Score what the store does not hold yet; a stopped run goes on with the next chunk of prompts."""
+    if (held := stored(plan, store)) is not None:
+        return held
+    with open_store(store, create=True).writer(plan.header()) as writer:
+        writer.write_examples(plan.plan.frame)
+        size, examples = int(writer.header["chunk_size"]), plan.plan.data.examples
+        for chunk in range(-(-len(examples) // size)):
+            first = chunk * size
+            if not writer.done(chunk):
+                rows = _rows(plan, first, examples[first : first + size])
+                writer.write_rows(chunk, rows, plan.names)
+            if report is not None:
+                report(Progress(writer.path.name, min(first + size, len(examples)), len(examples)))
+        writer.finish("done")
+        return writer.run
+
+
+def _rows(plan: EditPlan, first: int, examples: Sequence[Example]) -> pd.DataFrame:
+    """The store's rows of one chunk."""
+    tables = []
+    for batch in plan.plan.batches(first, examples):
+        partner = _partner(plan, batch)
+        for part, variant in zip(plan.parts or ("",), plan.variants, strict=True):
+            found = scored(plan.plan, batch, variant, names=plan.names, means=plan.means, partner=partner)
+            tables += [
+                pd.DataFrame(
+                    {"example": np.arange(first, first + len(batch)), "probe": name, "part": part,
+                     "value": values.numpy(), "layer": None, "head": None, "n_queries": 1}
+                )
+                for name, values in found.items()
+            ]  # fmt: skip
+        first += len(batch)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _partner(plan: EditPlan, examples: Sequence[Example]) -> dict[tuple[str, int], Tensor] | None:
+    """What heads write on the next prompt of the batch, at the same token (its last one where it is shorter)."""
+    if not any(one.kind_of.needs == "partner" for variant in plan.variants for one in variant):
+        return None
+    batch = plan.plan.encode(examples)
+    return {place: swapped(output, batch) for place, output in head_outputs(plan.plan.model, batch).items()}
+
+
+def swapped(output: Tensor, batch: TokenBatch) -> Tensor:
+    """Outputs [batch, head, query, d_head] of the next example of the batch; the last one's is the first."""
+    assert batch.lengths is not None
+    last = batch.lengths.to(output.device).roll(-1) - 1
+    place = torch.minimum(torch.arange(output.shape[2], device=output.device)[None], last[:, None])
+    return output.roll(-1, 0).gather(2, place[:, None, :, None].expand_as(output))

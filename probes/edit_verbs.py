@@ -1,0 +1,120 @@
+"""The command line of edits: `headatlas edit`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..data.errors import UserError
+from ..data.terminal import at_least, print_table, teach
+from .model_argument import add_model, load_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EDIT_HELP = """\
+examples:
+  headatlas edit organism:pico-lm --from latest:retrieval/score:top=4 --data secrets:lengths=128
+  headatlas edit organism:pico-lm --heads L1H0,L1H3 --kind zero --data repeats
+  headatlas edit gpt2 --kind boost --from-group first --amount 0.3 --data text:length=128
+  headatlas edit organism:pico-sink --kind mask --sinks 0 --recent 16 --data bigram_backcopy
+
+Scores the model as it is, with these heads edited, with --sets random sets of as many heads edited, and with all other
+heads edited. With --from, heads are chosen by a stored reading, and prompts of that run are left out. Differences are
+paired by prompt, with a 95 % interval; `effect` is how many standard deviations of the random sets' differences the
+difference lies from their mean. All of it is written as runs that name the unedited one as their parent.
+
+kinds (--kind, default mean):
+{kinds}
+exit codes: 0 done, 1 failed after starting, 2 refused before anything ran.
+"""
+
+
+def edit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `headatlas edit`."""
+    from .edits.edit import PHASES
+    from .edits.kind import kinds_text
+
+    said = "Edit some heads and see what becomes of the task, beside random heads."
+    teach(parser, said, EDIT_HELP.format(kinds=kinds_text()))
+    add_model(parser)
+    parser.add_argument("--kind", default="mean", help="what is done to the heads (default: mean)")
+    parser.add_argument("--heads", metavar="L5H1,...", help="the heads by name (default: all)")
+    parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
+    parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
+    parser.add_argument("--from-group", help="a label of tokens, or `first`")
+    parser.add_argument("--to-group", help="a label of tokens, or `first`")
+    parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` keeps")
+    parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
+    parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")
+    parser.add_argument("--phase", choices=PHASES, default="both", help="prompts, single tokens after a cache, or both")
+    parser.add_argument("--data", default="needle", help="prompts; with answers these are scored (default: needle)")
+    parser.add_argument("--examples", type=at_least(1), default=60, help="prompts in all (default: 60)")
+    parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of prompts and random sets (default: 1)")
+    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--json", action="store_true", help="the table as JSON")
+
+
+def edit_run(args: argparse.Namespace) -> int:
+    """Run the four conditions and print them beside each other."""
+    from ..data.selection import choose_heads
+    from ..data.store import open_store
+    from .causal import causal_report, prompts
+    from .edits.edit import PARAMETERS, Edit
+    from .progress import Bar
+
+    if args.heads and args.chosen:
+        raise UserError("expected --heads or --from, not both")
+    picked = choose_heads(open_store(args.store), args.chosen) if args.chosen else None
+    names = [f"L{layer}H{head}" for layer, head in picked.heads] if picked else args.heads and args.heads.split(",")
+    given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
+    edit = Edit(args.kind, names or None, phase=args.phase, **given)
+    model = load_model(args)
+    plan, left_out = prompts(
+        model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
+    )
+    others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
+    with Bar(len(plan.data.examples), lines=True) as bar:
+        found = causal_report(
+            plan, edit, store=args.store, sets=args.sets, means_of=others, left_out=left_out, report=bar
+        )
+    if args.json:
+        print(found.table.to_json(orient="records"))
+        return 0
+    print(f"{edit.spelled}, {plan.title}, {len(plan.data.examples)} prompts")
+    if picked:
+        print(f"heads chosen by {picked.name}; {left_out} prompts left out that they were chosen on")
+    if "random" in found.runs:
+        print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}")
+    rows = [tuple(row.values()) for row in readable(found.table)]
+    print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))
+    print(f"Next: headatlas show {found.runs['edited'].id} --store {args.store}")
+    return 0
+
+
+def readable(table: pd.DataFrame) -> list[dict[str, str]]:
+    """A report's rows for people: rounded, the interval in one column, an undefined number as a dash."""
+    rows: list[dict[str, Any]] = table.to_dict("records")
+    return [
+        {
+            "score": row["score"],
+            "condition": row["condition"] + (f" ({row['sets']} sets)" if row["sets"] > 1 else ""),
+            "mean": number(row["mean"]),
+            "of single sets": "" if row["lowest"] != row["lowest"] else f"{row['lowest']:.3f} to {row['highest']:.3f}",
+            "difference, 95 %": "" if row["condition"] == "unedited" else _difference(row),
+            "effect": number(row["effect"], "+.1f") if row["condition"] == "edited" else "",
+            "n": str(row["n"]),
+        }
+        for row in rows
+    ]
+
+
+def _difference(row: dict[str, Any]) -> str:
+    low, high = (number(row[name], "+.3f") for name in ("ci_low", "ci_high"))
+    return f"{number(row['difference'], '+.3f')} ({low} .. {high})"
+
+
+def number(value: float, form: str = ".3f") -> str:
+    """A number rounded; a dash where it is undefined."""
+    return "-" if value != value else format(value, form)

@@ -1,0 +1,118 @@
+"""An edit: one change of what some heads attend to or write, as plain data.
+
+A reading says what a head does; an edit of the same forward shows whether it matters. Edits are applied in the order
+given: first those of the weights, then those of the output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+from ...data.errors import UserError, near_miss
+from ...data.heads import parse_head
+from .kind import REQUIRED, Kind, all_kinds
+
+PHASES = ("both", "prefill", "decode")
+"""When an edit holds: always, on whole prompts, or on single tokens after a cache."""
+TOWER = "text"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of some heads; which parameters it takes depends on its kind (`headatlas edit --help`).
+
+    >>> Edit("scale", heads=["L0H1"], amount=0.5).spelled
+    'scale(amount=0.5) of L0H1'
+    """
+
+    kind: str
+    heads: Sequence[str] | None = None
+    """Names such as L5H1; None: every head."""
+    amount: float | None = None
+    from_group: str | None = None
+    """A label of tokens, or `first`: the first token that is no padding."""
+    to_group: str | None = None
+    sinks: int | None = None
+    recent: int | None = None
+    threshold: float | None = None
+    phase: str = "both"
+    tower: str = TOWER
+
+    def __post_init__(self) -> None:
+        kinds = all_kinds()
+        if self.kind not in kinds:
+            raise UserError(f"unknown edit {self.kind!r}.{near_miss(self.kind, kinds)} Expected {', '.join(kinds)}")
+        if self.phase not in PHASES:
+            raise UserError(f"edit {self.kind}: expected a phase of {', '.join(PHASES)}; came {self.phase!r}")
+        if self.heads is not None:
+            names = [self.heads] if isinstance(self.heads, str) else list(self.heads)
+            places = sorted({parse_head(name) for name in names})
+            object.__setattr__(self, "heads", tuple(f"L{layer}H{head}" for layer, head in places))
+        self._fill_in(self.kind_of.takes)
+
+    def _fill_in(self, takes: dict[str, Any]) -> None:
+        """Defaults for what was left out; what the kind does not take is refused."""
+        for name in PARAMETERS:
+            given = getattr(self, name)
+            if given is not None and name not in takes:
+                raise UserError(f"edit {self.kind} takes {', '.join(takes) or 'no parameters'}; came {name}={given!r}")
+            if given is None and name in takes:
+                if takes[name] is REQUIRED:
+                    raise UserError(f"edit {self.kind} needs {name}; it takes {', '.join(takes)}")
+                object.__setattr__(self, name, takes[name])
+        if self.kind_of.check is not None and (wrong := self.kind_of.check(self)):
+            raise UserError(f"edit {self.kind}: {wrong}")
+
+    @property
+    def kind_of(self) -> Kind:
+        """What there is to know of its kind."""
+        return all_kinds()[self.kind]
+
+    @cached_property
+    def places(self) -> dict[int, tuple[int, ...]] | None:
+        """Layer -> heads; None: every head of every layer."""
+        if self.heads is None:
+            return None
+        found: dict[int, tuple[int, ...]] = {}
+        for name in self.heads:
+            layer, head = parse_head(name)
+            found[layer] = (*found.get(layer, ()), head)
+        return found
+
+    @property
+    def spelled(self) -> str:
+        """The edit in one line."""
+        given = ", ".join(f"{name}={getattr(self, name)}" for name in PARAMETERS if getattr(self, name) is not None)
+        where = "every head" if self.heads is None else ", ".join(self.heads)
+        when = "" if self.phase == "both" else f", in {self.phase} alone"
+        return f"{self.kind}{f'({given})' if given else ''} of {where}{when}"
+
+    def card(self) -> dict[str, Any]:
+        """The edit as plain data, for a run's header: what is not said is left out."""
+        data = {item.name: getattr(self, item.name) for item in fields(self)}
+        data["heads"] = None if self.heads is None else list(self.heads)
+        return {name: value for name, value in data.items() if value is not None and (name, value) not in SILENT}
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any]) -> Edit:
+        """The edit of a card."""
+        return cls(**card)
+
+
+PARAMETERS = ("amount", "from_group", "to_group", "sinks", "recent", "threshold")
+SILENT = (("phase", "both"), ("tower", TOWER))
+
+
+def edits_from_json(text: str) -> list[Edit]:
+    """Edits from a JSON list of cards."""
+    try:
+        cards = json.loads(text)
+        return [Edit.from_card(card) for card in (cards if isinstance(cards, list) else [cards])]
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"expected a JSON list of edits such as [{{'kind': 'zero', 'heads': ['L1H0']}}]; {error}"
+        ) from None

@@ -1,0 +1,102 @@
+"""Edits at work inside a forward: a call is split into the heads that are edited alike, and put together again.
+
+Heads that no edit names go through the model's own attention. Statistics are those of the edited weights, except for
+edits of the output, which leave the weights as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...data.errors import UserError
+from ...kernels.inputs import AttentionInputs
+from ...kernels.sdpa import attention_output
+from ...kernels.stats import Call
+from .edit import Edit
+from .place import Place, Place_, picked
+
+Statistics = Callable[[AttentionInputs, Tensor], dict[str, Tensor]]
+"""Statistics of some heads from their call and their output, each [batch, head, ...]."""
+
+
+@dataclass(frozen=True)
+class Editor:
+    """Some edits of one model, ready for its attention calls."""
+
+    edits: tuple[Edit, ...]
+    group_names: tuple[str, ...] = ("rest",)
+    means: Mapping[Place_, Tensor] = field(default_factory=dict)
+    partner: Mapping[Place_, Tensor] = field(default_factory=dict)
+
+    def at(self, call: Call, inputs: AttentionInputs) -> tuple[Edit, ...]:
+        """The edits that hold for some head of this call."""
+        _, _, queries, keys = inputs.shape
+        phase = "decode" if inputs.visibility.offset > 0 or queries < keys else "prefill"
+        return tuple(
+            one
+            for one in self.edits
+            if one.tower == call.tower and one.phase in ("both", phase) and not call.cross
+            and (one.places is None or call.layer in one.places)
+        )  # fmt: skip
+
+    def apply(
+        self, call: Call, inputs: AttentionInputs, edits: Sequence[Edit], statistics: Statistics | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The output [batch, head, query, d_head] of the edited call, and its statistics where they are asked for."""
+        assert inputs.value is not None
+        heads = inputs.shape[1]
+        outputs, found, order = [], [], []
+        for chosen, mine in _alike(call, edits, heads):
+            piece = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
+            place = Place(call, chosen, self.group_names, self.means, self.partner)
+            edited = self._weighed(piece, mine, place)
+            output, _ = attention_output(edited)
+            output = output[..., : inputs.value.shape[-1]]
+            for one in mine:
+                if one.kind_of.level == "output":
+                    output = one.kind_of.apply(output, edited, one, place)[..., : inputs.value.shape[-1]]
+            outputs.append(output)
+            order += chosen
+            if statistics is not None:
+                found.append(statistics(edited, output))
+        back = torch.tensor(order, device=inputs.query.device).argsort()
+        together = {
+            name: torch.cat([one[name] for one in found], dim=1)[:, back] for name in (found[0] if found else ())
+        }
+        return torch.cat(outputs, dim=1)[:, back], together
+
+    def _weighed(self, inputs: AttentionInputs, edits: Sequence[Edit], place: Place) -> AttentionInputs:
+        """The call after the edits of its weights."""
+        for one in edits:
+            if one.kind_of.level == "weights":
+                inputs = one.kind_of.apply(inputs, one, place)
+        return inputs
+
+
+def _alike(call: Call, edits: Sequence[Edit], heads: int) -> Iterator[tuple[tuple[int, ...], tuple[Edit, ...]]]:
+    """The heads of a call in sets that the same edits hold for."""
+    sets: dict[tuple[int, ...], list[int]] = {}
+    for head in range(heads):
+        mine = tuple(index for index, one in enumerate(edits) if one.places is None or head in one.places[call.layer])
+        sets.setdefault(mine, []).append(head)
+    for mine, chosen in sets.items():
+        yield tuple(chosen), tuple(edits[index] for index in mine)
+
+
+def check_edits(edits: Sequence[Edit], calls: Sequence[Call]) -> None:
+    """Refuse heads that the model does not have."""
+    layers = {(call.tower, call.layer): call.heads for call in calls if not call.cross}
+    for one in edits:
+        if not any(tower == one.tower for tower, _ in layers):
+            towers = ", ".join(dict.fromkeys(tower for tower, _ in layers))
+            raise UserError(f"edit {one.spelled}: the model has no tower {one.tower!r}; it has {towers}")
+        count = max(layer for tower, layer in layers if tower == one.tower) + 1
+        for layer, heads in (one.places or {}).items():
+            known = layers.get((one.tower, layer))
+            if known is None or max(heads) >= known:
+                of = f"layer {layer} has {known} heads" if known else f"there are {count} layers"
+                raise UserError(f"edit {one.kind}: there is no head L{layer}H{max(heads)}; {of}, counted from 0")

@@ -1,0 +1,118 @@
+"""Where an edit acts: a call, the heads of it that are edited, and what the edit may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...data.errors import UserError
+from ...data.groups import LABELS, family
+from ...kernels.inputs import AttentionInputs
+from ...kernels.sdpa import attention_output
+from ...kernels.stats import Call
+
+FIRST = "first"
+"""The pseudo label of the first token that is no padding."""
+NEVER = -1000.0
+"""A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights."""
+Place_ = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One attention call, and the heads of it that are edited alike."""
+
+    call: Call
+    heads: tuple[int, ...]
+    group_names: tuple[str, ...]
+    means: Mapping[Place_, Tensor]
+    """(tower, layer) -> mean output [head, d_head] of every head."""
+    partner: Mapping[Place_, Tensor]
+    """(tower, layer) -> outputs [batch, head, query, d_head] of the partner prompts."""
+
+    @property
+    def of(self) -> Place_:
+        """Where `means` and `partner` hold this call."""
+        return self.call.tower, self.call.layer
+
+    def keys(self, inputs: AttentionInputs, name: str, *, of: str = "key") -> Tensor:
+        """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if none is."""
+        if name == FIRST:
+            return first_key(inputs)
+        known = set(family(name)) if name in LABELS else {name}
+        members = [index for index, one in enumerate(self.group_names) if one in known]
+        labels = inputs.labels(of)
+        found = torch.isin(labels, torch.tensor(members, dtype=labels.dtype, device=labels.device))
+        if not bool(found.any()):
+            there = [one for index, one in enumerate(self.group_names) if bool((labels == index).any())]
+            raise UserError(f"no token is labelled {name!r} here; the prompts have {', '.join(there)}, and {FIRST!r}")
+        return found
+
+
+def first_key(inputs: AttentionInputs) -> Tensor:
+    """bool [batch, key], True for the first key that is no padding."""
+    batch, _, _, keys = inputs.shape
+    real = inputs.visibility.key_mask
+    if real is None:
+        return (torch.arange(keys, device=inputs.query.device) == 0).expand(batch, keys)
+    return real & (real.long().cumsum(1) == 1)
+
+
+def picked(inputs: AttentionInputs, heads: tuple[int, ...]) -> AttentionInputs:
+    """The call with these query heads alone, each with a key-value head of its own."""
+    _, count, _, _ = inputs.shape
+    if heads == tuple(range(count)) and inputs.repeats == 1:
+        return inputs
+    device = inputs.query.device
+    chosen = torch.tensor(heads, device=device)
+    owner = chosen // inputs.repeats
+    assert inputs.value is not None
+    bias, sinks = inputs.bias, inputs.sink_logits
+    return replace(
+        inputs,
+        query=inputs.query[:, chosen],
+        key=inputs.key[:, owner],
+        value=inputs.value[:, owner],
+        bias=bias[:, chosen] if bias is not None and bias.shape[1] > 1 else bias,
+        sink_logits=sinks[chosen] if sinks is not None else None,
+    )
+
+
+def with_key_bias(inputs: AttentionInputs, keys: Tensor, bias: float) -> AttentionInputs:
+    """The call with `bias` added to the logits of `keys` [batch, key].
+
+    As two more columns of queries (bias / scale, and what rounding took of it) and keys (1 at `keys`), so that stock
+    SDPA still takes the call; values get columns of zeros. A soft-cap would cap them: there it is a bias of its own.
+    """
+    if inputs.softcap is not None:
+        batch, _, queries, count = inputs.shape
+        added = (keys * bias)[:, None, None].to(torch.float32).expand(batch, 1, queries, count)
+        return replace(inputs, bias=added if inputs.bias is None else inputs.bias + added)
+    assert inputs.value is not None
+    width = inputs.query.shape[-1]
+    spare = 8 - width % 8 if width % 8 > 6 or width % 8 == 0 else -width % 8
+    query, key, value = (_wider(one, max(2, spare)) for one in (inputs.query, inputs.key, inputs.value))
+    whole = torch.tensor(bias / inputs.scale, dtype=torch.float64)
+    high = whole.to(query.dtype)
+    query[..., width] = high
+    query[..., width + 1] = (whole - high.double()).to(query.dtype)
+    key[..., width : width + 2] = keys[:, None, :, None].to(key.dtype)
+    return replace(inputs, query=query, key=key, value=value)
+
+
+def _wider(tensor: Tensor, columns: int) -> Tensor:
+    return torch.nn.functional.pad(tensor, (0, columns))
+
+
+def part_of(inputs: AttentionInputs, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum of p_ij v_j over `keys` [batch, head or 1, key], their mass [batch, head, query, 1])."""
+    assert inputs.value is not None
+    chosen = keys[..., None].to(inputs.value.dtype)
+    output, _ = attention_output(replace(inputs, value=inputs.value * chosen))
+    ones = torch.zeros_like(inputs.value)
+    ones[..., :1] = chosen
+    mass, _ = attention_output(replace(inputs, value=ones))
+    return output, mass[..., :1]

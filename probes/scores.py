@@ -1,0 +1,145 @@
+"""How well a model does on prompts: a few scores per example, from one forward with the answer forced.
+
+With answers, the tokens that must say them are scored; a whole answer is right where each of its tokens is the most
+likely one after the right tokens before it, which is what greedy decoding says too. Without answers, every token is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.examples import Example
+from ..data.tokens import IGNORED, TokenBatch
+from .forward import Outputs, edited
+from .measurement import Measurement
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scores are read from: logits of the tokens that are judged, and what should follow them."""
+
+    logits: Tensor
+    """[batch, row, vocabulary], float32."""
+    targets: Tensor
+    """[batch, row], `IGNORED` where nothing is judged."""
+    wrong: Tensor | None
+    """[batch], the first token of the wrong answer; None where some example has none."""
+
+    @property
+    def judged(self) -> Tensor:
+        """bool [batch, row]."""
+        return self.targets != IGNORED
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[batch], the mean over the judged tokens of each example."""
+        return torch.where(self.judged, values, 0.0).sum(1) / self.judged.sum(1)
+
+    def loss(self) -> Tensor:
+        """[batch], mean negative log-likelihood of the targets in nats."""
+        flat = torch.nn.functional.cross_entropy(
+            self.logits.flatten(0, 1), self.targets.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return self.mean(flat.view_as(self.targets))
+
+    def exact(self) -> Tensor:
+        """[batch], 1 where every target is the most likely token."""
+        return ((self.logits.argmax(-1) == self.targets) | ~self.judged).all(1).float()
+
+    def difference(self) -> Tensor:
+        """[batch], logit of the answer's first token less that of the wrong answer's."""
+        assert self.wrong is not None
+        row = self.judged.float().argmax(1)
+        at = self.logits[torch.arange(len(row)), row]
+        first = self.targets[torch.arange(len(row)), row]
+        return (at.gather(1, first[:, None]) - at.gather(1, self.wrong[:, None])).squeeze(1)
+
+
+def _card(name: str, title: str, formula: str, unit: str, higher: str, read: Any, **options: Any) -> Measurement:
+    said = {"bounds": (0, None), "caveat": "with the answer forced: after a wrong token the model might go elsewhere"}
+    return Measurement(
+        name=name, function=read, title=title, summary=title, formula=formula, unit=unit, higher=higher, family="score",
+        source="as in the tasks of Wang et al., Interpretability in the Wild (IOI); Wu et al., Retrieval Head",
+        **(said | options),
+    )  # fmt: skip
+
+
+SCORES = {
+    one.name: one
+    for one in (
+        _card(
+            "exact_match", "Exact match", "1[argmax = target at every token of the answer]", "share of examples",
+            "the model says the whole answer", Scored.exact, bounds=(0, 1), binary=True, groups=("answer",),
+        ),
+        _card(
+            "answer_loss", "Answer loss", "mean over the answer's tokens of -ln p(target)", "nats",
+            "the answer surprises the model", Scored.loss, groups=("answer",),
+        ),
+        _card(
+            "logit_difference", "Logit difference", "logit(answer) - logit(wrong answer), first tokens", "logits",
+            "the model prefers the answer to the wrong one", Scored.difference, bounds=(None, None), groups=("answer",),
+        ),
+        _card(
+            "choice", "Choice", "1[logit(answer) > logit(wrong answer)]", "share of examples",
+            "the model picks the answer of the two", lambda of: (of.difference() > 0).float(), bounds=(0, 1),
+            binary=True, groups=("answer",),
+        ),
+        _card(
+            "token_loss", "Token loss", "mean over all tokens but the first of -ln p(token)", "nats",
+            "the text surprises the model", Scored.loss, caveat="special tokens of the frame count too",
+        ),
+    )
+}  # fmt: skip
+"""Every score by name."""
+
+
+def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The scores that prompts can have, the headline first."""
+    if not all(one.answer or one.answer_ids for one in examples):
+        return ("token_loss",)
+    pairs = all(one.wrong_answer for one in examples)
+    return ("exact_match", "answer_loss", *(("logit_difference", "choice") if pairs else ()))
+
+
+def scored(
+    plan: Plan,
+    examples: Sequence[Example],
+    edits: Sequence[Any] = (),
+    *,
+    names: Sequence[str],
+    means: Outputs | None = None,
+    partner: Outputs | None = None,
+) -> dict[str, Tensor]:
+    """Score -> [batch] of one forward over these prompts, with some edits in force."""
+    batch = plan.encode(examples)
+    targets = batch.targets if names != ("token_loss",) else _next_tokens(batch)
+    assert targets is not None
+    rows = (targets != IGNORED).any(0).nonzero().squeeze(1)
+    network = plan.model.network
+    if "logits_to_keep" in inspect.signature(network.forward).parameters:
+        batch = replace(batch, extra={**batch.extra, "logits_to_keep": rows})
+    output = edited(plan.model, batch, edits, means=means, partner=partner, every_token=False)
+    logits = output.logits if output.logits.shape[1] == len(rows) else output.logits[:, rows]
+    wrong = _wrong_tokens(plan, examples) if "logit_difference" in names else None
+    read = Scored(logits.float().cpu(), targets[:, rows].cpu(), wrong)
+    return {name: SCORES[name].function(read) for name in names}
+
+
+def _next_tokens(batch: TokenBatch) -> Tensor:
+    """[batch, key], the token after each real one, `IGNORED` after the last."""
+    assert batch.input_ids is not None and batch.query_mask is not None
+    following = batch.input_ids[:, 1:].masked_fill(~batch.query_mask[:, 1:], IGNORED)
+    return torch.nn.functional.pad(following, (0, 1), value=IGNORED)
+
+
+def _wrong_tokens(plan: Plan, examples: Sequence[Example]) -> Tensor:
+    """[batch], the first token of each wrong answer, as it reads after the prompt."""
+    other = plan.encode([replace(one, answer=one.wrong_answer, answer_ids=None) for one in examples]).targets
+    assert other is not None
+    return other.gather(1, (other != IGNORED).float().argmax(1, keepdim=True)).squeeze(1)
