@@ -12,7 +12,7 @@ from ..data.heads import parse_head
 from ..data.store import Run
 from .controls import badge, capital, percentile_bar
 from .reading import Reading, by_standing, row_in
-from .state import link, readings_of
+from .state import head_readings, link
 from .wording import (
     FROM_WEIGHTS,
     UNDEFINED,
@@ -52,8 +52,10 @@ def hint(reading: Reading) -> html.Div:
     names = ", ".join(f"{row.name} {written(row.value)}" for row in best.itertuples(index=False))
     return html.Div(
         [
-            html.H2("No head selected"),
-            html.P(
+            html.H2("Whole layers" if reading.of_layers else "No head selected"),
+            html.P("This reading is of what each layer leaves in the residual stream.", className="ha-muted")
+            if reading.of_layers
+            else html.P(
                 ["Click a cell, or focus the atlas and use the arrow keys. ", html.Kbd("Enter"), " opens the head."],
                 className="ha-muted",
             ),
@@ -66,7 +68,7 @@ def hint(reading: Reading) -> html.Div:
 
 def standing_out(run: Run, reading: Reading, name: str) -> list[html.Li]:
     """The three readings in which this head stands out most, each a link to it."""
-    readings = readings_of(run, reading.stratum, reading.tower)
+    readings = head_readings(run, reading.stratum, reading.tower)
     lines = []
     for other in by_standing(readings, name)[:3]:
         row = row_in(other, name)
@@ -114,7 +116,7 @@ def measures(reading: Reading, row: Any) -> html.Div:
 
 def chosen_head(run: Run, reading: Reading, name: str | None) -> html.Div:
     """The panel of the selected head."""
-    if name is None:
+    if name is None or reading.of_layers:
         return hint(reading)
     _, head = parse_head(name)
     group = kv_group(reading, head)

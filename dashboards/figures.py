@@ -13,6 +13,7 @@ from ..data.store import Run
 from .cells import Limits
 from .distribution import ranks_figure
 from .heatmap import atlas_figure
+from .layers import layers_figure
 from .readings import every_reading, per_head, read
 from .theme import Scheme
 from .wording import FROM_WEIGHTS, stratum_text
@@ -31,7 +32,7 @@ def atlas(
     flip: bool = False,
     scheme: Scheme = "light",
 ) -> go.Figure:
-    """The layer x head heatmap of one probe of a run, with the `top` highest heads framed.
+    """The layer x head heatmap of one probe of a run, with the `top` highest heads framed; bars for a layer reading.
 
     A part, stratum or tower left out is the first the run has; the title says which. `minus` subtracts a baseline of
     the run, random or shuffled. Layer 0 is at the bottom.
@@ -40,6 +41,8 @@ def atlas(
     said = (
         f"<b>{reading.title}</b> · {FROM_WEIGHTS if reading.of_weights else stratum_text(reading.stratum)} · {run.id}"
     )
+    if reading.of_layers:
+        return layers_figure(reading, scheme=scheme, flip=flip, title=said)
     return atlas_figure(reading, scheme=scheme, limits=limits, flip=flip, top=top or 0, title=said)
 
 

@@ -38,6 +38,8 @@ class Reading:
     baseline is subtracted mean, baseline, effect and q stand in place of reliability."""
     minus: str = ""
     """The baseline that is subtracted: random, shuffled or none."""
+    of_layers: bool = False
+    """Each value is of a whole layer, named L5; `heads` is still the model's."""
 
     @property
     def title(self) -> str:

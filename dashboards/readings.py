@@ -75,10 +75,16 @@ def shape_of(run: Run, tower: str) -> tuple[int, int, int]:
 
 
 def per_head(table: Frame) -> Frame:
-    """The rows that belong to a head, with plain column types (layer and model readings have no head)."""
-    table = table[table["layer"].notna() & table["head"].notna()]
+    """The rows that belong to a head, and those of layers where a probe has no others, with plain column types.
+
+    `whole` marks rows of layers, whose head is 0 here; a whole model has no row.
+    """
+    table = table[table["layer"].notna()]
+    of_heads = set(table.loc[table["head"].notna(), "probe"])
+    table = table[table["head"].notna() | ~table["probe"].isin(of_heads)]
     text = {column: table[column].astype(str) for column in ("probe", "part", "tower", "stratum")}
-    return table.assign(layer=table["layer"].astype(int), head=table["head"].astype(int), **text)
+    whole = table["head"].isna().to_numpy(bool)
+    return table.assign(layer=table["layer"].astype(int), head=table["head"].fillna(0).astype(int), whole=whole, **text)
 
 
 def read(
@@ -118,11 +124,13 @@ def reading_from(
     rows = rows[rows["stratum"] == stratum].sort_values(["layer", "head"])
     layers, heads, kv_heads = shape_of(run, tower)
     layers, heads = max(layers, int(rows["layer"].max()) + 1), max(heads, int(rows["head"].max()) + 1)
+    of_layers = bool(rows["whole"].all())
     named = COMPARED if minus else COLUMNS
     flat = pd.DataFrame({name: rows[column].to_numpy() for name, column in named.items()})
-    flat.insert(2, "name", [head_name(*place) for place in zip(flat["layer"], flat["head"], strict=True)])
+    places = zip(flat["layer"], flat["head"], strict=True)
+    flat.insert(2, "name", [head_name(layer, None if of_layers else head) for layer, head in places])
     ranked = add_ranks(flat, by_size=bool(minus))
-    return Reading(probe, part, stratum, tower, cards(run)[probe], layers, heads, kv_heads, ranked, minus)
+    return Reading(probe, part, stratum, tower, cards(run)[probe], layers, heads, kv_heads, ranked, minus, of_layers)
 
 
 def every_reading(run: Run, table: Frame, *, stratum: str | None = None, tower: str | None = None) -> list[Reading]:

@@ -111,6 +111,8 @@ def _summarised(path: Path, _updated: str) -> Frame:
 def heads_table(run: Run) -> Frame:
     """Every per-head row of a run, or an error that says what to wait for."""
     table = _summarised(run.path, str(run.header.get("updated")))
+    if table.empty and run.header.get("kind") == "edit":
+        raise UserError(f"this run scores the whole model with heads edited; `headatlas show {run.id}` prints it")
     if table.empty:
         raise UserError("expected readings per head, got none yet: this run has no finished chunk; it fills as it runs")
     return table
@@ -142,6 +144,11 @@ def readings_of(run: Run, stratum: str, tower: str, minus: str = "") -> list[Rea
     base = run.baseline(minus)
     held = [one for one in plain if one.probe in base.header["probes"]]
     return [_difference(run, base, minus, r.probe, part=r.part, stratum=stratum, tower=tower) for r in held]
+
+
+def head_readings(run: Run, stratum: str, tower: str, minus: str = "") -> list[Reading]:
+    """Those of `readings_of` that have a value for each head: readings of whole layers are left out."""
+    return [one for one in readings_of(run, stratum, tower, minus) if not one.of_layers]
 
 
 def reading_of(run: Run, probe: str, part: str | None, stratum: str, tower: str, minus: str = "") -> Reading:

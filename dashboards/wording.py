@@ -118,10 +118,11 @@ def summary(reading: Reading) -> str:
         return f"{reading.title} is not defined for any head of this stratum."
     written, first = (signed, "largest") if reading.minus else (number, "highest")
     names = ", ".join(f"{row.name} ({written(row.value)})" for row in best.itertuples(index=False))
-    undefined = reading.layers * reading.heads - reading.ranked
+    undefined = reading.layers * (1 if reading.of_layers else reading.heads) - reading.ranked
     gaps = f" {undefined} cells are undefined or not measured." if undefined else ""
+    over = f"{reading.layers} layers" + ("" if reading.of_layers else f" and {reading.heads} heads")
     return (
-        f"{reading.title} over {reading.layers} layers and {reading.heads} heads {place_words(reading.stratum)}: "
+        f"{reading.title} over {over} {place_words(reading.stratum)}: "
         f"median {written(float(reading.table['value'].median()))}, {first} {names}."
         f"{found(reading)}{gaps}"
     )

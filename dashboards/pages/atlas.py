@@ -35,11 +35,12 @@ from ..chosen import chosen_head
 from ..controls import aria, figure, page, panel, problem, reading_card, run_badges
 from ..export import EXPORT, export_menu, python_for
 from ..heatmap import atlas_figure, empty_figure
+from ..layers import layers_figure
 from ..multiples import multiples_figure
 from ..pickers import run_picker, shown_if
 from ..reading import Frame, Reading
 from ..readings import parts_of, shape_of
-from ..state import current_run, current_store, heads_table, plain, readings_of
+from ..state import current_run, current_store, head_readings, heads_table, plain
 from ..theme import scheme_of
 from ..twin import columns_of, rows_of, table_twin
 from ..wording import place_words, summary
@@ -117,9 +118,12 @@ def draw(place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, sc
     except UserError as error:
         return empty_figure(str(error), scheme=look["scheme"]), {"height": 240}, str(error)
     if view == "all":
-        readings = readings_of(run, reading.stratum, reading.tower, reading.minus)
+        readings = head_readings(run, reading.stratum, reading.tower, reading.minus)
         drawn: Any = multiples_figure(readings, limits=limits, top=top, **look)
         words = all_words(len(readings), reading)
+    elif reading.of_layers:
+        drawn = layers_figure(reading, scheme=look["scheme"], flip=look["flip"])
+        words = summary(reading)
     else:
         drawn = atlas_figure(reading, limits=limits, top=top, **look)
         words = summary(reading)
@@ -141,7 +145,8 @@ def describe(place: dict[str, Any], top: int) -> Any:
         run, reading = asked(**place)
     except UserError as error:
         return html.P(str(error)), [], dash.no_update, "", ""
-    words = f"Top {top} of {reading.ranked} heads" if top else f"All {reading.ranked} heads"
+    of = "layers" if reading.of_layers else "heads"
+    words = f"Top {top} of {reading.ranked} {of}" if top else f"All {reading.ranked} {of}"
     python = python_for(run, reading, top)
     return reading_card(reading), rows_of(reading, top), columns_of(reading), words, python
 

@@ -22,13 +22,13 @@ from ..readings import check_probe, shape_of, strata_of
 from ..state import (
     current_run,
     current_store,
+    head_readings,
     heads_table,
     known_head,
     known_place,
     link,
     plain,
     reading_of,
-    readings_of,
 )
 from ..theme import scheme_of
 from ..wording import FROM_WEIGHTS, UNDEFINED, interval, number
@@ -116,7 +116,9 @@ def layout(run: Any = None, head: Any = None, **query: Any) -> html.Div:
         tower, stratum = known_place(table, query)
         layers, heads, _ = shape_of(opened, tower)
         name = known_head(head, layers, heads) or "L0H0"
-        readings = by_standing(readings_of(opened, stratum, tower), name)
+        readings = by_standing(head_readings(opened, stratum, tower), name)
+        if not readings:
+            raise UserError(f"run {opened.id} reads whole layers alone; the atlas shows them")
         wanted = known_reading(opened, readings, query)
     except UserError as error:
         return problem(error)

@@ -61,7 +61,7 @@ def row_of(header: dict[str, Any]) -> dict[str, Any]:
         "model": str(model.get("name") or "?"),
         "baseline": kind_words(links[0]) if links else None,
         "parent": links[0]["run"] if links else None,
-        "data": str(data.get("spec") or data.get("name") or "?"),
+        "data": " · ".join(filter(None, [kind_said(header), str(data.get("spec") or data.get("name") or "?")])),
         "status": str(header.get("status") or "unreadable"),
         "progress": progress_of(header),
         "probes": len(header.get("probes") or {}),
@@ -69,6 +69,12 @@ def row_of(header: dict[str, Any]) -> dict[str, Any]:
         "compute": ", ".join(str(header.get(key) or "?").removeprefix("torch.") for key in ("dtype", "device")),
         "created": str(header.get("created") or "")[:16].replace("T", " "),
     }
+
+
+def kind_said(header: dict[str, Any]) -> str:
+    """What kind of run this is where it is no plain `measure`: what was edited, or what was learned."""
+    kind = str(header.get("kind") or "measure")
+    return "" if kind == "measure" else str(header.get("said") or kind)
 
 
 def headers(store: Any) -> list[dict[str, Any]]:
