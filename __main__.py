@@ -30,6 +30,7 @@ VERBS = {
     "compare": Verb("data", "whether two readings put the heads in the same order"),
     "rhythm": Verb("data", "preplan tokens and anchors: how local and global heads go together over a text"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
+    "budget": Verb("probes", "which reading finds the heads that matter: scores against the number of heads edited"),
     "edit": Verb("probes", "edit some heads and see what becomes of the task, beside random heads"),
     "gates": Verb("probes", "which KV heads need a full cache: DuoAttention's gates, trained on this model"),
     "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),

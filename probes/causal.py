@@ -76,14 +76,14 @@ def causal_report(
     *,
     store: str | Path,
     sets: int = SETS,
-    means_of: Plan | None = None,
+    means_plan: Plan | None = None,
     left_out: int = 0,
     report: Report | None = None,
 ) -> CausalReport:
     """Run the four conditions of an edit and set them beside each other."""
     every = every_head(plan.model)
     chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
-    means = _means(means_of or plan) if edit.kind_of.needs == "means" else {}
+    means = means_of(means_plan or plan) if edit.kind_of.needs == "means" else {}
     controls, where = random_sets(chosen, every, count=sets, seed=plan.seed)
     rest = others_than(chosen, every)
     base = EditPlan(plan, said="unedited")
@@ -105,7 +105,7 @@ def _of(edit: Edit, heads: Sequence[Head]) -> Edit:
     return Edit.from_card({**edit.card(), "heads": [head_name(*one) for one in heads]})
 
 
-def _means(plan: Plan) -> Any:
+def means_of(plan: Plan) -> Any:
     """Mean outputs of every head over the prompts of a plan."""
     batches = plan.batches(0, plan.data.examples)
     return mean_outputs(plan.model, (plan.encode(one) for one in batches))

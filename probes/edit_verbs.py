@@ -77,7 +77,7 @@ def edit_run(args: argparse.Namespace) -> int:
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
     with Bar(len(plan.data.examples), lines=True) as bar:
         found = causal_report(
-            plan, edit, store=args.store, sets=args.sets, means_of=others, left_out=left_out, report=bar
+            plan, edit, store=args.store, sets=args.sets, means_plan=others, left_out=left_out, report=bar
         )
     if args.json:
         print(found.table.to_json(orient="records"))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..data.errors import UserError, first_line, near_miss
 from ..data.terminal import at_least, print_table, teach
+from .budget_verbs import budget_arguments as budget_arguments
+from .budget_verbs import budget_run as budget_run
 from .edit_verbs import edit_arguments as edit_arguments
 from .edit_verbs import edit_run as edit_run
 from .gates_verbs import gates_arguments as gates_arguments
