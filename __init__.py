@@ -38,6 +38,9 @@ _ROOMS = {
     "Run": "data.store",
     "rhythm": "data.rhythm",
     "agreement": "data.agreement",
+    "policy": "data.policy",
+    "read_policy": "data.policy_file",
+    "write_policy": "data.policy_file",
     "atlas": "dashboards.figures",
     "head": "dashboards.figures",
     "rhythm_figure": "dashboards.rhythm",
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
     from .data.agreement import agreement
     from .data.catalog import all_datasets
     from .data.examples import Example
+    from .data.policy import policy
+    from .data.policy_file import read_policy, write_policy
     from .data.rhythm import rhythm
     from .data.store import Run, open_store
     from .data.taxonomy import taxonomy
