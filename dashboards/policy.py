@@ -16,16 +16,16 @@ def policy_figure(curve: pd.DataFrame, score: str | None = None, *, scheme: Sche
     Bars are 95 % intervals over prompts; the band holds single random policies from the lowest to the highest.
     """
     known = list(dict.fromkeys(curve["score"]))
-    score = score or known[0]
+    score = known[0] if score is None else score
     if score not in known:
         raise UserError(f"the curve has no score {score!r}; it has {', '.join(known)}")
-    rows = curve[curve["score"] == score].sort_values("cache")
+    rows = curve.loc[curve["score"] == score, :].sort_values("cache")
     figure = go.Figure()
     for order, colour, name in (
         ("random", COLOURS[scheme]["muted"], ""),
         ("reading", QUALITATIVE[5], "by the reading"),
     ):
-        here = rows[rows["order"] == order]
+        here = rows.loc[rows["order"] == order, :]
         if order == "random":
             sets = int(here["sets"].max())
             name = f"at random, mean of {sets}"
@@ -43,7 +43,7 @@ def policy_figure(curve: pd.DataFrame, score: str | None = None, *, scheme: Sche
                           "cache %{x:.3f}, full KV heads %{customdata[0]:.3f}<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(title_text="share of the cache kept", range=[0, 1.03])
-    figure.update_yaxes(title_text=score.replace("_", " "), rangemode="tozero")
+    figure.update_yaxes(title_text=str(score).replace("_", " "), rangemode="tozero")
     figure.update_layout(
         template=template(scheme),
         height=420,

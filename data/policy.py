@@ -105,12 +105,14 @@ def policy(
     """
     if (full is None) == (threshold is None):
         raise UserError("expected either a share of KV heads to keep full (--full 0.25) or a value (--threshold 0.5)")
+    if full is not None:
+        check_share(full)
     name, model, needs = _needs(open_store(store), reading, lowest=lowest)
     if threshold is None:
         assert full is not None
         chosen = highest(needs, full)
     else:
-        chosen = needs >= (-threshold if lowest else threshold)
+        chosen = needs.astype(np.float32) >= np.float32(-threshold if lowest else threshold)  # as values are stored
     end, fold = ("lowest", "min") if lowest else ("highest", "max")
     which = (
         f"the {end} {chosen.sum()}" if threshold is None else f"at {threshold:g} or {'below' if lowest else 'above'}"
@@ -125,8 +127,7 @@ def highest(values: np.ndarray, share: float) -> np.ndarray:
     >>> highest(np.array([[0.1, 0.9], [0.4, 0.5]]), 0.5).tolist()
     [[False, True], [False, True]]
     """
-    if not 0 <= share <= 1:
-        raise UserError(f"expected a share of KV heads from 0 to 1; came {share:g}")
+    check_share(share)
     flat = values.ravel()
     below = ceil((1 - share) * (flat.size - 1) - 1e-9)
     count = 0 if share == 0 else flat.size - below
@@ -134,6 +135,12 @@ def highest(values: np.ndarray, share: float) -> np.ndarray:
     chosen = np.zeros(flat.size, dtype=bool)
     chosen[order[:count]] = True
     return chosen.reshape(values.shape)
+
+
+def check_share(share: float) -> None:
+    """Refuse what is no share."""
+    if not 0 <= share <= 1:
+        raise UserError(f"expected a share of KV heads from 0 to 1; came {share:g}")
 
 
 def random_policies(of: Policy, count: int, seed: int) -> list[Policy]:

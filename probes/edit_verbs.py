@@ -106,7 +106,6 @@ def edit_run(args: argparse.Namespace) -> int:
 def _policy_run(args: argparse.Namespace) -> int:
     """Run the four conditions of a cache policy and print them beside each other."""
     from ..data.policy_file import read_policy
-    from ..data.store import open_store
     from .causal import prompts
     from .policy import CONDITIONS, RANDOM_FROM, chosen_on, policy_report, streaming_edits
     from .progress import Bar
@@ -117,7 +116,7 @@ def _policy_run(args: argparse.Namespace) -> int:
         other = given[0] if given else "phase"
         raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(other, other)}")
     policy = read_policy(args.policy, sinks=args.sinks, recent=args.recent)
-    texts = chosen_on(policy, open_store(args.store, create=True))
+    texts = chosen_on(policy, args.store)
     model = load_model(args)
     plan, left_out = prompts(
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=texts or ()
@@ -130,7 +129,11 @@ def _policy_run(args: argparse.Namespace) -> int:
         return 0
     print(f"{policy.count} of {policy.heads} KV heads full, {policy.sinks} + {policy.recent} tokens for the others; "
           f"{plan.title}, {len(plan.data.examples)} prompts")  # fmt: skip
-    unseen = f"{left_out} prompts left out that they were chosen on" if texts is not None else "not in this store"
+    unseen = (
+        f"{left_out} prompts left out that they were chosen on"
+        if texts is not None
+        else "its prompts are not in this store, so none was left out"
+    )
     print(f"heads chosen by {policy.source or policy.rule}; {unseen}")
     if policy.model not in ("", model.name):
         print(f"the policy was made for {policy.model}")

@@ -17,7 +17,7 @@ from ..data.errors import UserError
 from ..data.heads import head_name
 from ..data.policy import Policy, random_policies
 from ..data.run import Run
-from ..data.store import Store
+from ..data.store import open_store
 from .causal import SETS, table_of
 from .edit_run import EditPlan, carry_out
 from .edits.edit import Edit
@@ -72,7 +72,7 @@ def policy_report(
             runs[name] = scored_under(policies, plan, base, said, store=store, report=report)
             cache[name] = mean_cache(policies[0], plan)
     table = table_of(runs)
-    return PolicyReport(table.assign(cache=table["condition"].map(cache)), runs, len(others))
+    return PolicyReport(table.assign(cache=[cache[name] for name in table["condition"]]), runs, len(others))
 
 
 def scored_under(
@@ -88,12 +88,13 @@ def mean_cache(policy: Policy, plan: Plan) -> float:
     return sum(map(policy.cache, plan.lengths)) / len(plan.lengths)
 
 
-def chosen_on(policy: Policy, store: Store) -> list[str] | None:
+def chosen_on(policy: Policy, store: str | Path) -> list[str] | None:
     """The texts of the prompts that the policy's reading was measured on; None where the store has no such run."""
-    run = policy.source.partition(":")[0]
-    if not run or run not in set(store.runs()["run_id"]):
+    run, folder = policy.source.partition(":")[0], Path(store)
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    return store.run(run).examples()["text"].astype(str).tolist()
+    held = open_store(folder)
+    return held.run(run).examples()["text"].astype(str).tolist() if run in set(held.runs()["run_id"]) else None
 
 
 def _query_heads_each(policy: Policy, model: Model) -> list[int]:

@@ -13,7 +13,6 @@ from ..data.errors import UserError
 from ..data.intervals import bootstrap_mean, wilson
 from ..data.policy import RECENT, SINKS, Policy, policy, random_policies
 from ..data.run import Run
-from ..data.store import open_store
 from .causal import SETS, prompts, values_of
 from .edit_run import EditPlan, carry_out
 from .models import Model
@@ -51,7 +50,7 @@ def policy_curve(
         policy(reading, store=store, full=share, lowest=lowest, sinks=sinks, recent=recent)
         for share in sorted(set(shares))
     ]
-    texts = chosen_on(policies[0], open_store(store)) or ()
+    texts = chosen_on(policies[0], store) or ()
     plan, _ = prompts(model, data, examples=examples, seed=seed, bos=bos, without=texts)
     lines: list[dict[str, Any]] = []
     with Bar((1 + 2 * len(policies)) * len(plan.data.examples)) as bar:
