@@ -38,8 +38,13 @@ _ROOMS = {
     "Run": "data.store",
     "rhythm": "data.rhythm",
     "agreement": "data.agreement",
+    "policy": "data.policy",
+    "policy_curve": "probes.policy_curve",
+    "read_policy": "data.policy_file",
+    "write_policy": "data.policy_file",
     "atlas": "dashboards.figures",
     "head": "dashboards.figures",
+    "policy_figure": "dashboards.policy",
     "rhythm_figure": "dashboards.rhythm",
     "serve": "dashboards.app",
     "bench": "probes.bench",
@@ -50,10 +55,13 @@ __all__ = sorted(_ROOMS)
 if TYPE_CHECKING:
     from .dashboards.app import serve
     from .dashboards.figures import atlas, head
+    from .dashboards.policy import policy_figure
     from .dashboards.rhythm import rhythm_figure
     from .data.agreement import agreement
     from .data.catalog import all_datasets
     from .data.examples import Example
+    from .data.policy import policy
+    from .data.policy_file import read_policy, write_policy
     from .data.rhythm import rhythm
     from .data.store import Run, open_store
     from .data.taxonomy import taxonomy
@@ -74,6 +82,7 @@ if TYPE_CHECKING:
     from .probes.measure import measure
     from .probes.models import Model
     from .probes.organisms import all_models
+    from .probes.policy_curve import policy_curve
     from .probes.probe import probe
     from .probes.reading import reading
     from .probes.reproduce import reproduce

@@ -33,6 +33,7 @@ VERBS = {
     "budget": Verb("probes", "which reading finds the heads that matter: scores against the number of heads edited"),
     "edit": Verb("probes", "edit some heads and see what becomes of the task, beside random heads"),
     "gates": Verb("probes", "which KV heads need a full cache: DuoAttention's gates, trained on this model"),
+    "policy": Verb("data", "which KV heads keep their whole cache, by a stored reading: written as JSON or TSV"),
     "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),
     "taxonomy": Verb("data", "the heads in groups by their readings, and how far the groups repeat"),
     "reproduce": Verb("probes", "published numbers measured again, beside the paper's"),

@@ -28,16 +28,21 @@ def kv_heads(run: Run, probe: str | None = None, *, together: str = "max") -> pd
     if together not in TOGETHER:
         raise StoreError(f"expected query heads together by {' or '.join(TOGETHER)}; came {together!r}")
     run.check_probe(probe)
-    header = run.header
-    heads, shared = header["model"].get("heads"), header["model"].get("kv_heads")
-    if not heads or not shared or heads % shared:
-        raise StoreError(f"run {run.id}: its model has {heads} heads and {shared} KV heads; they can't be folded")
+    header, each = run.header, query_heads_each(run)
     chosen = {probe: header["probes"][probe]} if probe else header["probes"]
 
     def folded(name: str) -> pd.DataFrame:
         rows = run.rows(name)
         rows = rows[(rows["tower"] == "text") & rows["head"].notna()]
-        places = rows.assign(head=rows["head"] // (heads // shared)).groupby(PLACE, observed=True, sort=False)
+        places = rows.assign(head=rows["head"] // each).groupby(PLACE, observed=True, sort=False)
         return places.agg(value=("value", together), n_queries=("n_queries", "max")).reset_index()
 
     return summarise({**header, "probes": chosen}, run.examples(), folded)
+
+
+def query_heads_each(run: Run) -> int:
+    """How many query heads share each KV head of a run's model."""
+    heads, shared = run.header["model"].get("heads"), run.header["model"].get("kv_heads")
+    if not heads or not shared or heads % shared:
+        raise StoreError(f"run {run.id}: its model has {heads} heads and {shared} KV heads; they can't be folded")
+    return heads // shared

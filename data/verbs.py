@@ -1,4 +1,4 @@
-"""The command line of this room: `data`, `show`, `compare`, `rhythm` and `taxonomy`."""
+"""The command line of this room: `data`, `show`, `compare`, `rhythm`, `policy` and `taxonomy`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from .baselines import KINDS, kind_words, links_of
 from .errors import UserError, near_miss
+from .policy_verbs import policy_arguments as policy_arguments
+from .policy_verbs import policy_run as policy_run
 from .taxonomy_verbs import taxonomy_arguments as taxonomy_arguments
 from .taxonomy_verbs import taxonomy_run as taxonomy_run
 from .terminal import at_least, print_table, teach

@@ -142,7 +142,7 @@ def table_of(runs: dict[str, Run]) -> pd.DataFrame:
             line |= {key: float(found[key][0]) for key in ("mean", "difference", "ci_low", "ci_high")}
             ends = (float(single.min()), float(single.max())) if several else (np.nan, np.nan)
             line |= dict(zip(("lowest", "highest"), ends, strict=True))
-            line["effect"] = _effect(line["difference"], spread) if name in ("edited", "complement") else np.nan
+            line["effect"] = np.nan if name in ("unedited", "random") else _effect(line["difference"], spread)
             lines.append(line | {"n": int(found["n"][0])})
     return pd.DataFrame(lines)
 

@@ -12,17 +12,24 @@ from .model_argument import add_model, load_model
 if TYPE_CHECKING:
     import pandas as pd
 
+KIND = "mean"
+"""What is done to heads by default."""
 EDIT_HELP = """\
 examples:
   headatlas edit organism:pico-lm --from latest:retrieval/score:top=4 --data secrets:lengths=128
   headatlas edit organism:pico-lm --heads L1H0,L1H3 --kind zero --data repeats
   headatlas edit gpt2 --kind boost --from-group first --amount 0.3 --data text:length=128
   headatlas edit organism:pico-sink --kind mask --sinks 0 --recent 16 --data bigram_backcopy
+  headatlas edit organism:pico-lm --policy policy.json --data secrets:lengths=128
 
 Scores the model as it is, with these heads edited, with --sets random sets of as many heads edited, and with all other
 heads edited. With --from, heads are chosen by a stored reading, and prompts of that run are left out. Differences are
 paired by prompt, with a 95 % interval; `effect` is how many standard deviations of the random sets' differences the
 difference lies from their mean. All of it is written as runs that name the unedited one as their parent.
+
+With --policy (a file of `headatlas policy`), the query heads of its streaming KV heads see sinks and recent tokens
+alone, by a mask with the tokens' own positions. Beside it stand --sets random policies with as many full KV heads,
+drawn from all KV heads, and all KV heads streaming; `cache` is the share of it kept at the end of a prompt.
 
 kinds (--kind, default mean):
 {kinds}
@@ -38,14 +45,15 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     said = "Edit some heads and see what becomes of the task, beside random heads."
     teach(parser, said, EDIT_HELP.format(kinds=kinds_text()))
     add_model(parser)
-    parser.add_argument("--kind", default="mean", help="what is done to the heads (default: mean)")
+    parser.add_argument("--kind", help="what is done to the heads (default: mean)")
     parser.add_argument("--heads", metavar="L5H1,...", help="the heads by name (default: all)")
     parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
+    parser.add_argument("--policy", metavar="FILE", help="a cache policy, .json or .tsv, in place of an edit")
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
     parser.add_argument("--from-group", help="a label of tokens, or `first`")
     parser.add_argument("--to-group", help="a label of tokens, or `first`")
-    parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` keeps")
-    parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
+    parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` or --policy keeps")
+    parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` or --policy keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")
     parser.add_argument("--phase", choices=PHASES, default="both", help="prompts, single tokens after a cache, or both")
     parser.add_argument("--data", default="needle", help="prompts; with answers these are scored (default: needle)")
@@ -64,12 +72,14 @@ def edit_run(args: argparse.Namespace) -> int:
     from .edits.edit import PARAMETERS, Edit
     from .progress import Bar
 
+    if args.policy:
+        return _policy_run(args)
     if args.heads and args.chosen:
         raise UserError("expected --heads or --from, not both")
     picked = choose_heads(open_store(args.store), args.chosen) if args.chosen else None
     names = [f"L{layer}H{head}" for layer, head in picked.heads] if picked else args.heads and args.heads.split(",")
     given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
-    edit = Edit(args.kind, names or None, phase=args.phase, **given)
+    edit = Edit(args.kind or KIND, names or None, phase=args.phase, **given)
     model = load_model(args)
     plan, left_out = prompts(
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
@@ -93,6 +103,49 @@ def edit_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _policy_run(args: argparse.Namespace) -> int:
+    """Run the four conditions of a cache policy and print them beside each other."""
+    from ..data.policy_file import read_policy
+    from .causal import prompts
+    from .policy import CONDITIONS, RANDOM_FROM, chosen_on, policy_report, streaming_edits
+    from .progress import Bar
+
+    names = ("kind", "heads", "chosen", "amount", "from_group", "to_group", "threshold")
+    if (given := [name for name in names if getattr(args, name) is not None]) or args.phase != "both":
+        spelled = {"chosen": "from", "from_group": "from-group", "to_group": "to-group"}
+        other = given[0] if given else "phase"
+        raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(other, other)}")
+    policy = read_policy(args.policy, sinks=args.sinks, recent=args.recent)
+    texts = chosen_on(policy, args.store)
+    model = load_model(args)
+    plan, left_out = prompts(
+        model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=texts or ()
+    )
+    streaming_edits(policy, model)
+    with Bar(CONDITIONS * len(plan.data.examples), lines=True) as bar:
+        found = policy_report(plan, policy, store=args.store, sets=args.sets, report=bar)
+    if args.json:
+        print(found.table.to_json(orient="records"))
+        return 0
+    print(f"{policy.count} of {policy.heads} KV heads full, {policy.sinks} + {policy.recent} tokens for the others; "
+          f"{plan.title}, {len(plan.data.examples)} prompts")  # fmt: skip
+    unseen = (
+        f"{left_out} prompts left out that they were chosen on"
+        if texts is not None
+        else "its prompts are not in this store, so none was left out"
+    )
+    print(f"heads chosen by {policy.source or policy.rule}; {unseen}")
+    if policy.model not in ("", model.name):
+        print(f"the policy was made for {policy.model}")
+    if found.random:
+        print(f"random policies: {found.random} with as many full KV heads, drawn from {RANDOM_FROM}")
+    cache = [f"{one:.3f}" for one in found.table["cache"]]
+    rows = [line | {"cache": kept} for line, kept in zip(readable(found.table), cache, strict=True)]
+    print_table(list(rows[0]), [tuple(row.values()) for row in rows], right=("mean", "effect", "n", "cache"))
+    print(f"Next: headatlas show {found.runs['policy'].id} --store {args.store}")
+    return 0
+
+
 def readable(table: pd.DataFrame) -> list[dict[str, str]]:
     """A report's rows for people: rounded, the interval in one column, an undefined number as a dash."""
     rows: list[dict[str, Any]] = table.to_dict("records")
@@ -103,7 +156,7 @@ def readable(table: pd.DataFrame) -> list[dict[str, str]]:
             "mean": number(row["mean"]),
             "of single sets": "" if row["lowest"] != row["lowest"] else f"{row['lowest']:.3f} to {row['highest']:.3f}",
             "difference, 95 %": "" if row["condition"] == "unedited" else _difference(row),
-            "effect": number(row["effect"], "+.1f") if row["condition"] == "edited" else "",
+            "effect": number(row["effect"], "+.1f") if row["condition"] in ("edited", "policy") else "",
             "n": str(row["n"]),
         }
         for row in rows
