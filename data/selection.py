@@ -51,5 +51,5 @@ def ranked_heads(store: Store, reading: str) -> tuple[list[tuple[tuple[int, int]
     means = np.full(len(found.places), np.nan)
     means[known] = np.nanmean(found.values[:, known], axis=0)
     order = [int(index) for index in np.argsort(-means, kind="stable") if known[index]]
-    texts = store.run(reading.partition(":")[0]).examples()["text"].astype(str).tolist()
+    texts = store.run(found.prompts[0]).examples()["text"].astype(str).tolist()
     return [(found.places[index], float(means[index])) for index in order], texts

@@ -75,8 +75,8 @@ class Store:
         rows.sort(key=lambda row: (row["updated"] or "", row["run_id"]), reverse=True)
         return pd.DataFrame(rows, columns=list(LISTED))
 
-    def run(self, ref: str = "latest") -> Run:
-        """The run called `ref`: an id, a unique prefix of one, or `latest`.
+    def run(self, ref: str = "latest", *, holding: str | None = None) -> Run:
+        """The run called `ref`: an id, a unique prefix of one, or `latest` (that holds the probe `holding`).
 
         Baselines are meant only where nothing else is: `latest`, or a prefix, is the run rather than what it is
         compared with.
@@ -92,7 +92,8 @@ class Store:
                 for name, kind in zip(readable["run_id"], readable["baseline"], strict=True)
                 if not isinstance(kind, str)
             ]
-            return Run(self.path / (own or list(readable["run_id"]))[0])
+            order = [Run(self.path / name) for name in own or readable["run_id"]]
+            return next((one for one in order if holding in one.header["probes"]), order[0]) if holding else order[0]
         if ref in names:
             return Run(self.path / ref)
         found = [name for name in names if ref and name.startswith(ref)]

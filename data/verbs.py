@@ -131,7 +131,7 @@ def show_run(args: argparse.Namespace) -> int:
     from .ranking import NUMERIC, readable, readable_against, records, top_effects, top_heads
     from .store import open_store
 
-    run, count = open_store(args.store).run(args.run), args.top or (20 if args.probe else 3)
+    run, count = open_store(args.store).run(args.run, holding=args.probe), args.top or (20 if args.probe else 3)
     if args.against and args.kv_heads:
         raise UserError("--against compares query heads; leave out --kv-heads")
     if args.against:

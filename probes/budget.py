@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,8 @@ import pandas as pd
 from ..data.heads import head_name
 from ..data.intervals import bootstrap_mean
 from ..data.run import Run
+from ..data.selection import ranked_heads
+from ..data.store import Store
 from .causal import every_head, means_of, values_of
 from .edit_run import EditPlan, carry_out
 from .edits.edit import Edit
@@ -150,19 +151,22 @@ def _curve(name: str, values: np.ndarray, sizes: Sequence[int], clusters: np.nda
     )  # fmt: skip
 
 
-def orders_of(store: Any, texts: Sequence[str]) -> dict[str, list[Head]]:
-    """Reading -> its heads from the highest down; a run's id alone stands for all of its readings of heads."""
-    from ..data.selection import ranked_heads
+def orders_of(store: Store, texts: Sequence[str]) -> tuple[dict[str, list[Head]], list[str]]:
+    """(reading -> its heads from the highest down, the texts of the prompts that the readings were made on).
 
+    A run's id alone stands for all of its readings of heads.
+    """
     found: dict[str, list[Head]] = {}
+    used: list[str] = []
     for text in texts:
         for reading in [text] if ":" in text else _readings_in(store, text):
-            order, _ = ranked_heads(store, reading)
+            order, prompts = ranked_heads(store, reading)
             found[reading.partition(":")[2]] = [place for place, _ in order]
-    return found
+            used += prompts
+    return found, used
 
 
-def _readings_in(store: Any, run: str) -> list[str]:
+def _readings_in(store: Store, run: str) -> list[str]:
     """Every probe and part of a run with values of at least two heads that differ, spelled as readings."""
     heads = store.run(run).heads()
     heads = heads[heads["head"].notna() & heads["mean"].notna()]

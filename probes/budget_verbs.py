@@ -48,8 +48,7 @@ def budget_run(args: argparse.Namespace) -> int:
     from .progress import Bar
 
     store = open_store(args.store)
-    orders = orders_of(store, args.reading)
-    used = [text for one in args.reading for text in store.run(one.partition(":")[0]).examples()["text"].astype(str)]
+    orders, used = orders_of(store, args.reading)
     model = load_model(args)
     options = {"examples": args.examples, "bos": args.bos}
     plan, _ = prompts(model, args.data, seed=args.seed, without=used, **options)

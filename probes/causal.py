@@ -29,6 +29,8 @@ from .progress import Report
 
 SETS = 20
 """Random sets by default."""
+CONDITIONS = 4
+"""Unedited, edited, random, complement."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class CausalReport:
     """What an edit did: a row a condition and score, the runs it is read from, and how the control was drawn."""
 
     table: pd.DataFrame
-    """condition, score, mean, ci_low, ci_high, difference, diff_low, diff_high, effect, n."""
+    """condition, score, sets, mean, difference, ci_low, ci_high, lowest, highest, effect, n."""
     runs: dict[str, Run]
     """unedited, edited, random, complement."""
     heads: tuple[str, ...]
@@ -49,8 +51,16 @@ def prompts(
     model: Model, data: str, *, examples: int, seed: int, bos: str, without: Sequence[str] = (),
     batch_tokens: int = BATCH_TOKENS,
 ) -> tuple[Plan, int]:  # fmt: skip
-    """(the plan of a data set less prompts whose text is among `without`, how many those were)."""
+    """(the plan of a data set less prompts whose text is among `without`, how many those were).
+
+    Scores are not averaged over lengths: a data set of several is refused.
+    """
     made = load_for(model, data, examples=examples, seed=seed, bos=bos)
+    lengths = sorted({one.conditions["length"] for one in made.examples if "length" in one.conditions})
+    if len(lengths) > 1:
+        raise UserError(
+            f"{made.spec!r} has prompts of {', '.join(map(str, lengths))} tokens; score one length at a time"
+        )
     frame = frame_of(model, made, bos, 0)
     seen = {text[:400] for text in without}
     kept = [index for index, text in enumerate(frame["text"]) if str(text)[:400] not in seen]
@@ -77,14 +87,15 @@ def causal_report(
     store: str | Path,
     sets: int = SETS,
     means_plan: Plan | None = None,
+    spared: Sequence[Head] = (),
     left_out: int = 0,
     report: Report | None = None,
 ) -> CausalReport:
-    """Run the four conditions of an edit and set them beside each other."""
+    """Run the four conditions of an edit and set them beside each other; `spared` heads are in no random set."""
     every = every_head(plan.model)
     chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
     means = means_of(means_plan or plan) if edit.kind_of.needs == "means" else {}
-    controls, where = random_sets(chosen, every, count=sets, seed=plan.seed)
+    controls, where = random_sets(chosen, others_than(spared, every), count=sets, seed=plan.seed)
     rest = others_than(chosen, every)
     base = EditPlan(plan, said="unedited")
     runs = {"unedited": carry_out(base, store, report=report)}

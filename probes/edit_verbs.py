@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ..data.errors import UserError
+from ..data.heads import parse_head
 from ..data.terminal import at_least, print_table, teach
 from .model_argument import add_model, load_model
 
@@ -59,6 +60,7 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="needle", help="prompts; with answers these are scored (default: needle)")
     parser.add_argument("--examples", type=at_least(1), default=60, help="prompts in all (default: 60)")
     parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
+    parser.add_argument("--spare", metavar="L0H6,...", help="heads that no random set may have")
     parser.add_argument("--seed", type=int, default=1, help="seed of prompts and random sets (default: 1)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
@@ -68,7 +70,7 @@ def edit_run(args: argparse.Namespace) -> int:
     """Run the four conditions and print them beside each other."""
     from ..data.selection import choose_heads
     from ..data.store import open_store
-    from .causal import causal_report, prompts
+    from .causal import CONDITIONS, causal_report, prompts
     from .edits.edit import PARAMETERS, Edit
     from .progress import Bar
 
@@ -85,10 +87,12 @@ def edit_run(args: argparse.Namespace) -> int:
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
     )
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
-    with Bar(len(plan.data.examples), lines=True) as bar:
+    spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
+    with Bar(CONDITIONS * len(plan.data.examples), lines=True) as bar:
         found = causal_report(
-            plan, edit, store=args.store, sets=args.sets, means_plan=others, left_out=left_out, report=bar
-        )
+            plan, edit, store=args.store, sets=args.sets, means_plan=others, spared=spared, left_out=left_out,
+            report=bar,
+        )  # fmt: skip
     if args.json:
         print(found.table.to_json(orient="records"))
         return 0
@@ -96,7 +100,8 @@ def edit_run(args: argparse.Namespace) -> int:
     if picked:
         print(f"heads chosen by {picked.name}; {left_out} prompts left out that they were chosen on")
     if "random" in found.runs:
-        print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}")
+        spare = f", never {args.spare}" if args.spare else ""
+        print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}{spare}")
     rows = [tuple(row.values()) for row in readable(found.table)]
     print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))
     print(f"Next: headatlas show {found.runs['edited'].id} --store {args.store}")

@@ -172,7 +172,8 @@ def test_a_budget_ranks_what_matters_above_what_does_not(pico, plan, tmp_path):
 
 def test_a_run_stands_for_all_its_readings_of_heads(pico, tmp_path):
     run = measure(pico, "retrieval,residual,needle_mass", DATA, examples=4, store=tmp_path)
-    found = orders_of(open_store(tmp_path), [run.id])
+    found, used = orders_of(open_store(tmp_path), [run.id])
+    assert set(used) == set(run.examples()["text"])
     assert set(found) == {"retrieval/score", "retrieval/as released", "needle_mass/needle", "needle_mass/distractor"}
     assert all(len(order) == 48 for order in found.values())
 
