@@ -31,15 +31,17 @@ class Editor:
     group_names: tuple[str, ...] = ("rest",)
     means: Mapping[Place_, Tensor] = field(default_factory=dict)
     partner: Mapping[Place_, Tensor] = field(default_factory=dict)
+    coming: tuple[str, ...] = ()
+    """Labels that no token has yet, but will."""
+    phase: str = "prefill"
+    """What the forward at hand is: `prefill` (whole prompts), or `decode` (the tokens after a cache)."""
 
-    def at(self, call: Call, inputs: AttentionInputs) -> tuple[Edit, ...]:
+    def at(self, call: Call) -> tuple[Edit, ...]:
         """The edits that hold for some head of this call."""
-        _, _, queries, keys = inputs.shape
-        phase = "decode" if inputs.visibility.offset > 0 or queries < keys else "prefill"
         return tuple(
             one
             for one in self.edits
-            if one.tower == call.tower and one.phase in ("both", phase) and not call.cross
+            if one.tower == call.tower and one.phase in ("both", self.phase) and not call.cross
             and (one.places is None or call.layer in one.places)
         )  # fmt: skip
 
@@ -52,7 +54,7 @@ class Editor:
         outputs, found, order = [], [], []
         for chosen, mine in _alike(call, edits, heads):
             piece = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
-            place = Place(call, chosen, self.group_names, self.means, self.partner)
+            place = Place(call, chosen, self.group_names, self.means, self.partner, self.coming)
             edited = self._weighed(piece, mine, place)
             output, _ = attention_output(edited)
             output = output[..., : inputs.value.shape[-1]]
