@@ -129,7 +129,7 @@ def editor_for(
         lacking = one.kind_of.needs
         if lacking and not given[lacking]:
             raise UserError(f"edit {one.kind} needs `{lacking}` beside the prompt: {WHERE_FROM[lacking]}")
-    return Editor(tuple(edits), batch.group_names, means or {}, partner or {}, coming)
+    return Editor(tuple(edits), batch.group_names, means or {}, partner or {}, coming, prompts=batch.example_ids)
 
 
 WHERE_FROM = {

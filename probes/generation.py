@@ -82,6 +82,7 @@ def generate(
             done = done | torch.isin(said, ends)
             if bool(done.all()):
                 break
+    assert whole.input_ids is not None
     responses = [_until(row, set(ends.tolist())) for row in whole.input_ids[:, prompt:].tolist()]
     return Generation(whole, responses, torch.stack(logits, 1) if logits else None)
 

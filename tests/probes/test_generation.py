@@ -24,7 +24,7 @@ from .tiny import labelled, tiny
 
 NAMES = ("llama", "mistral", "gemma2", "gpt_oss", "gpt2", "qwen3")
 LENGTHS = (21, 16)
-STEPS = 6
+STEPS = 4
 PROMPT_ONLY = ("act", "resample")
 STEPPED = {name: edit for name, edit in EDITS.items() if edit.kind not in PROMPT_ONLY} | {
     "block the answer": Edit("block", HEADS, from_group="answer"),
@@ -63,8 +63,10 @@ def _alone(model, batch, row, said):
     return replace(made, example_ids=(batch.example_ids[row],))
 
 
-def _agree(found, expected):
-    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+def _agree(found, expected, edits=()):
+    """Beside centred keys a bias of -1000 leaves a float32 logit five digits."""
+    within = 3e-5 if any(one.kind == "block" for one in edits) else 1e-5
+    assert (found - expected).abs().max() <= within * expected.abs().max()
 
 
 def _beside(model, edits):
@@ -88,7 +90,7 @@ def test_generation_with_a_cache_is_full_edited_forwards_at_every_step(model, ed
         for step in range(STEPS):
             now = edits if step else _all_labels(edits)
             logits = edited(model, _alone(model, batch, row, said), now, means=means).logits[0, -1]
-            _agree(found.logits[row, step], logits)
+            _agree(found.logits[row, step], logits, edits)
             said.append(int(logits.argmax()))
         assert found.responses[row] == tuple(said)
 
@@ -115,7 +117,7 @@ def test_a_phase_edits_its_rows_alone(model, edits, how, monkeypatch):
                 now = _all_labels(now)
             whole = edited(model, _alone(model, batch, row, said), now, means=means, partner=mine).logits[0]
         expected = whole[LENGTHS[row] - 1 : -1]
-        _agree(found.logits[row], expected)
+        _agree(found.logits[row], expected, edits)
         assert tuple(expected.argmax(-1).tolist()) == said
 
 
@@ -150,11 +152,24 @@ def test_every_kind_is_tried():
     assert {one.kind for edits in STEPPED.values() for one in _listed(edits)} | set(PROMPT_ONLY) == set(all_kinds())
 
 
+def test_prompts_with_heads_of_their_own_go_on_as_if_alone():
+    model = tiny()
+    batch = _padded(model)
+    sets = {"0": ["L0H1"], "1": ["L1H0", "L1H3"]}
+    edit = Edit("block", from_group="needle", by_prompt=sets)
+    found = generate(model, batch, [edit], max_new_tokens=STEPS, stop=(), keep_logits=True)
+    for row, heads in enumerate(sets.values()):
+        mine = Edit("block", heads, from_group="needle")
+        alone = generate(model, batch, [mine], max_new_tokens=STEPS, stop=(), keep_logits=True)
+        _agree(found.logits[row], alone.logits[row])
+        assert found.responses[row] == alone.responses[row]
+
+
 def test_a_prompt_ends_at_a_stop_and_the_others_go_on():
     model = tiny()
     batch = _padded(model)
     free = generate(model, batch, max_new_tokens=STEPS, stop=())
-    stop = free.responses[0][2]
+    stop = free.responses[0][1]
     found = generate(model, batch, max_new_tokens=STEPS, stop={stop})
     expected = [row[: row.index(stop)] if stop in row else row for row in free.responses]
     assert found.responses == expected and len(found.responses[1]) > len(found.responses[0])
