@@ -1,8 +1,8 @@
 """Edits at work inside a forward: a call is split into the heads that are edited alike, and put together again.
 
-Heads that no edit names go through the model's own attention; where prompts have heads of their own, a head is computed
-with each set of edits that some prompt has for it, and each prompt takes its part. Statistics are those of the edited weights, except for
-edits of the output, which leave the weights as they are.
+Heads that no edit names go through the model's own attention. Where prompts have heads of their own, a head is computed
+with each set of edits that some prompt has for it, and each prompt takes its part. Statistics are those of the edited
+weights, except for edits of the output, which leave the weights as they are.
 """
 
 from __future__ import annotations
