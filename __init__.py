@@ -17,6 +17,7 @@ _ROOMS = {
     "observe": "probes.forward",
     "Edit": "probes.edits.edit",
     "edited": "probes.forward",
+    "generate": "probes.generation",
     "measure": "probes.measure",
     "learn": "probes.learn",
     "gates": "probes.gates",
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from .probes.folding import head_weights
     from .probes.forward import edited, observe
     from .probes.gates import gates
+    from .probes.generation import generate
     from .probes.learn import learn
     from .probes.loading import load
     from .probes.measure import measure

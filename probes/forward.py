@@ -101,9 +101,18 @@ def mean_outputs(model: Model, batches: Iterable[TokenBatch]) -> dict[tuple[str,
 
 
 def editor_for(
-    model: Model, batch: TokenBatch, edits: Sequence[Edit], *, means: Outputs | None, partner: Outputs | None
+    model: Model,
+    batch: TokenBatch,
+    edits: Sequence[Edit],
+    *,
+    means: Outputs | None,
+    partner: Outputs | None,
+    coming: tuple[str, ...] = (),
 ) -> Editor | None:
-    """The editor of some edits, or None where there are none; what the model does not have is refused."""
+    """The editor of some edits, or None where there are none; what the model does not have is refused.
+
+    `coming` are labels that no token has yet but will, while generating; without any, no step comes after the prompts.
+    """
     if model.verify and not model.calls:
         check_capture(model, batch)
     if not edits:
@@ -114,10 +123,13 @@ def editor_for(
     check_edits(edits, model.calls)
     given = {"means": means, "partner": partner}
     for one in edits:
+        if one.phase == "decode" and not coming:
+            raise UserError(f"edit {one.spelled}: a forward over whole prompts has no decode step; use ha.generate, or "
+                            "another phase")  # fmt: skip
         lacking = one.kind_of.needs
         if lacking and not given[lacking]:
             raise UserError(f"edit {one.kind} needs `{lacking}` beside the prompt: {WHERE_FROM[lacking]}")
-    return Editor(tuple(edits), batch.group_names, means or {}, partner or {})
+    return Editor(tuple(edits), batch.group_names, means or {}, partner or {}, coming, prompts=batch.example_ids)
 
 
 WHERE_FROM = {

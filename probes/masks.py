@@ -149,7 +149,8 @@ def tensor_mask(mask: Tensor) -> tuple[Visibility, Tensor | None]:
         return seen[batch if seen.shape[0] > 1 else torch.zeros_like(batch), query, key]
 
     plain = floating and bool(((mask == 0) | (mask <= lowest / 2)).all())
-    return Visibility(rule=rule), mask.clamp(min=lowest / 4) if floating and not plain else None
+    offset = max(0, seen.shape[2] - seen.shape[1])
+    return Visibility(rule=rule, offset=offset), mask.clamp(min=lowest / 4) if floating and not plain else None
 
 
 def implied_visibility(module: torch.nn.Module, query: Tensor, key: Tensor, is_causal: bool | None) -> Visibility:

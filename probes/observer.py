@@ -66,7 +66,7 @@ class Observer:
         """Statistics of one call, and its output; None where nobody asked for this call."""
         call = self._name(module, inputs)
         asked = self.of_attention and self._asked(call)
-        edits = () if self.editor is None else self.editor.at(call, inputs)
+        edits = () if self.editor is None else self.editor.at(call)
         if not asked and not edits:
             return None
         labelled = self._label(call, inputs)
@@ -161,8 +161,13 @@ class Observer:
     def _label(self, call: Call, inputs: AttentionInputs) -> AttentionInputs:
         """The call with groups, tokens, real queries and targets, as far as the batch knows them for this tower."""
         device, (batch, _, queries, keys) = inputs.query.device, inputs.shape
-        query_tokens, query_real, query_groups = _on(device, self._side(call, "query", queries, batch))
-        key_tokens, key_real, key_groups = _on(device, self._side(call, "key", keys, batch))
+        of_keys = self._side(call, "key", keys, batch)
+        if queries < keys and not call.cross:  # after a cache: the queries are the last of the keys
+            of_queries = tuple(None if one is None else one[:, -queries:] for one in of_keys)
+        else:
+            of_queries = self._side(call, "query", queries, batch)
+        query_tokens, query_real, query_groups = _on(device, of_queries)
+        key_tokens, key_real, key_groups = _on(device, of_keys)
         view = inputs.visibility
         if query_real is None and view.query_mask is not None:
             query_real = view.query_mask.to(device)

@@ -22,7 +22,8 @@ from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.frame import find_frame
 from ..data.jsonl import digest_of
-from .attention import evaluating
+from ..data.tokens import TokenBatch
+from .generation import end_ids, generate
 from .models import Model
 
 LIMIT = 50
@@ -42,12 +43,12 @@ def answered(model: Model, data: Dataset, answers: str, *, bos: str, batch_token
         raise UserError(f"expected answers {', '.join(ANSWERS)}; came {answers!r}")
     if answers == "given":
         return data
-    asked = [replace(example, answer=None, answer_ids=None) for example in data.examples]
     if not any(example.answer or example.answer_ids for example in data.examples):
         raise UserError(f"data set {data.name!r} has no answers; --answers {answers} takes one that asks something")
     said: list[tuple[int, ...]] = []
-    for start, stop in _batches(model, asked, bos=bos, budget=batch_tokens):
-        said += _generated(model, asked[start:stop], bos=bos)
+    for start, stop in _batches(model, data.examples, bos=bos, budget=batch_tokens):
+        asked = continued(model, data.examples[start:stop], bos=bos)
+        said += generate(model, asked, max_new_tokens=LIMIT, stop=stop_ids(model)).responses
         report(stop)
     made = [_with(model, example, ids) for example, ids in zip(data.examples, said, strict=True)]
     kept = [one for one in made if answers == "own" or one.conditions["answered"]]
@@ -75,7 +76,7 @@ def _text(model: Model, ids: Sequence[int]) -> str:
 
 def _batches(model: Model, examples: Sequence[Example], *, bos: str, budget: int) -> list[tuple[int, int]]:
     """(first, behind the last) of consecutive prompts that fit a forward of `budget` tokens together."""
-    lengths = [int(encode([one], model.tokenizer, bos=bos).input_ids.shape[1]) + LIMIT for one in examples]  # type: ignore[union-attr]
+    lengths = [int(continued(model, [one], bos=bos).input_ids.shape[1]) + LIMIT for one in examples]  # type: ignore[union-attr]
     found, start = [], 0
     for stop in range(1, len(lengths) + 1):
         if stop == len(lengths) or max(lengths[start : stop + 1]) * (stop + 1 - start) > budget:
@@ -84,29 +85,19 @@ def _batches(model: Model, examples: Sequence[Example], *, bos: str, budget: int
     return found
 
 
-def _generated(model: Model, examples: Sequence[Example], *, bos: str) -> list[tuple[int, ...]]:
-    """Greedy responses up to the first line break or the end, which is left out."""
-    suffix = len(find_frame(model.tokenizer, bos=bos).suffix)
-    made = encode(examples, model.tokenizer, bos=bos)
-    rows = [made.ids_of(index) for index in range(len(made))]
-    rows = [row[: len(row) - suffix] for row in rows]
-    width, stops = max(map(len, rows)), stop_ids(model)
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
-    real = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    with evaluating(model.network):
-        whole = model.network.generate(  # type: ignore[operator]
-            input_ids=ids, attention_mask=real, do_sample=False, num_beams=1, max_new_tokens=LIMIT, pad_token_id=0,
-            eos_token_id=stops or None,
-        )  # fmt: skip
-    said = whole[:, width:].tolist()
-    ends = [next((index for index, one in enumerate(row) if one in stops), len(row)) for row in said]
-    return [tuple(row[:end]) for row, end in zip(said, ends, strict=True)]
+def continued(model: Model, examples: Sequence[Example], *, bos: str) -> TokenBatch:
+    """The batch of these prompts for a model to go on with: no answers, nor what a tokenizer puts behind a text."""
+    asked = [replace(example, answer=None, answer_ids=None) for example in examples]
+    made = encode(asked, model.tokenizer, bos=bos)
+    assert made.query_mask is not None and made.lengths is not None
+    kept = made.lengths - len(find_frame(model.tokenizer, bos=bos).suffix)
+    before = torch.arange(made.query_mask.shape[1]) < kept[:, None]
+    return replace(made, query_mask=made.query_mask & before, lengths=kept)
 
 
 def stop_ids(model: Model) -> list[int]:
     """Ids that end a response: end of sequence and line breaks; the full stop where a tokenizer has no line break."""
-    given = getattr(model.network.generation_config, "eos_token_id", None)
-    ends = set(given if isinstance(given, list) else [] if given is None else [given])
+    ends = end_ids(model)
     vocabulary = {} if model.tokenizer is None else model.tokenizer.get_vocab()
     breaks = {one for piece, one in vocabulary.items() if any(mark in piece for mark in LINE_BREAKS)}
     return sorted(ends | (breaks or {vocabulary[piece] for piece in (".",) if piece in vocabulary}))

@@ -7,8 +7,8 @@ given: first those of the weights, then those of the output.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -41,6 +41,8 @@ class Edit:
     threshold: float | None = None
     phase: str = "both"
     tower: str = TOWER
+    by_prompt: Mapping[str, Sequence[str]] | None = field(default=None, hash=False)
+    """In place of `heads`: the id of a prompt -> its heads; prompts that are not named stay as they are."""
 
     def __post_init__(self) -> None:
         kinds = all_kinds()
@@ -48,10 +50,12 @@ class Edit:
             raise UserError(f"unknown edit {self.kind!r}.{near_miss(self.kind, kinds)} Expected {', '.join(kinds)}")
         if self.phase not in PHASES:
             raise UserError(f"edit {self.kind}: expected a phase of {', '.join(PHASES)}; came {self.phase!r}")
+        if self.heads is not None and self.by_prompt is not None:
+            raise UserError(f"edit {self.kind}: expected heads for all prompts or by_prompt, not both")
         if self.heads is not None:
-            names = [self.heads] if isinstance(self.heads, str) else list(self.heads)
-            places = sorted({parse_head(name) for name in names})
-            object.__setattr__(self, "heads", tuple(f"L{layer}H{head}" for layer, head in places))
+            object.__setattr__(self, "heads", _sorted(self.heads))
+        if self.by_prompt is not None:
+            object.__setattr__(self, "by_prompt", {name: _sorted(heads) for name, heads in self.by_prompt.items()})
         self._fill_in(self.kind_of.takes)
 
     def _fill_in(self, takes: dict[str, Any]) -> None:
@@ -74,20 +78,28 @@ class Edit:
 
     @cached_property
     def places(self) -> dict[int, tuple[int, ...]] | None:
-        """Layer -> heads; None: every head of every layer."""
-        if self.heads is None:
+        """Layer -> heads, of some prompt where they differ; None: every head of every layer."""
+        if self.heads is None and self.by_prompt is None:
             return None
+        names = self.heads if self.by_prompt is None else {one for heads in self.by_prompt.values() for one in heads}
         found: dict[int, tuple[int, ...]] = {}
-        for name in self.heads:
-            layer, head = parse_head(name)
+        for layer, head in sorted(map(parse_head, names or ())):
             found[layer] = (*found.get(layer, ()), head)
         return found
+
+    def holds(self, layer: int, head: int, prompt: str) -> bool:
+        """Whether it edits this head for the prompt of this id."""
+        if self.by_prompt is not None:
+            return f"L{layer}H{head}" in self.by_prompt.get(prompt, ())
+        return self.places is None or head in self.places.get(layer, ())
 
     @property
     def spelled(self) -> str:
         """The edit in one line."""
         given = ", ".join(f"{name}={getattr(self, name)}" for name in PARAMETERS if getattr(self, name) is not None)
         where = "every head" if self.heads is None else ", ".join(self.heads)
+        if self.by_prompt is not None:
+            where = f"heads of {len(self.by_prompt)} prompts"
         when = "" if self.phase == "both" else f", in {self.phase} alone"
         return f"{self.kind}{f'({given})' if given else ''} of {where}{when}"
 
@@ -95,12 +107,19 @@ class Edit:
         """The edit as plain data, for a run's header: what is not said is left out."""
         data = {item.name: getattr(self, item.name) for item in fields(self)}
         data["heads"] = None if self.heads is None else list(self.heads)
+        data["by_prompt"] = self.by_prompt and {prompt: list(heads) for prompt, heads in self.by_prompt.items()}
         return {name: value for name, value in data.items() if value is not None and (name, value) not in SILENT}
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> Edit:
         """The edit of a card."""
         return cls(**card)
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    """Heads by layer and number, each once."""
+    places = sorted({parse_head(name) for name in ([names] if isinstance(names, str) else names)})
+    return tuple(f"L{layer}H{head}" for layer, head in places)
 
 
 PARAMETERS = ("amount", "from_group", "to_group", "sinks", "recent", "threshold")

@@ -1,7 +1,8 @@
 """Edits at work inside a forward: a call is split into the heads that are edited alike, and put together again.
 
-Heads that no edit names go through the model's own attention. Statistics are those of the edited weights, except for
-edits of the output, which leave the weights as they are.
+Heads that no edit names go through the model's own attention. Where prompts have heads of their own, a head is computed
+with each set of edits that some prompt has for it, and each prompt takes its part. Statistics are those of the edited
+weights, except for edits of the output, which leave the weights as they are.
 """
 
 from __future__ import annotations
@@ -31,15 +32,19 @@ class Editor:
     group_names: tuple[str, ...] = ("rest",)
     means: Mapping[Place_, Tensor] = field(default_factory=dict)
     partner: Mapping[Place_, Tensor] = field(default_factory=dict)
+    coming: tuple[str, ...] = ()
+    """Labels that no token has yet, but will."""
+    phase: str = "prefill"
+    """What the forward at hand is: `prefill` (whole prompts), or `decode` (the tokens after a cache)."""
+    prompts: tuple[str, ...] = ()
+    """The ids of the prompts."""
 
-    def at(self, call: Call, inputs: AttentionInputs) -> tuple[Edit, ...]:
+    def at(self, call: Call) -> tuple[Edit, ...]:
         """The edits that hold for some head of this call."""
-        _, _, queries, keys = inputs.shape
-        phase = "decode" if inputs.visibility.offset > 0 or queries < keys else "prefill"
         return tuple(
             one
             for one in self.edits
-            if one.tower == call.tower and one.phase in ("both", phase) and not call.cross
+            if one.tower == call.tower and one.phase in ("both", self.phase) and not call.cross
             and (one.places is None or call.layer in one.places)
         )  # fmt: skip
 
@@ -48,26 +53,44 @@ class Editor:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The output [batch, head, query, d_head] of the edited call, and its statistics where they are asked for."""
         assert inputs.value is not None
-        heads = inputs.shape[1]
-        outputs, found, order = [], [], []
-        for chosen, mine in _alike(call, edits, heads):
+        batch, heads, _, _ = inputs.shape
+        found: dict[str, Tensor] = {}
+        whole: Tensor | None = None
+        for chosen, mine, rows in self._alike(call, edits, batch, heads):
             piece = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
-            place = Place(call, chosen, self.group_names, self.means, self.partner)
+            place = Place(call, chosen, self.group_names, self.means, self.partner, self.coming)
             edited = self._weighed(piece, mine, place)
             output, _ = attention_output(edited)
             output = output[..., : inputs.value.shape[-1]]
             for one in mine:
                 if one.kind_of.level == "output":
                     output = one.kind_of.apply(output, edited, one, place)[..., : inputs.value.shape[-1]]
-            outputs.append(output)
-            order += chosen
-            if statistics is not None:
-                found.append(statistics(edited, output))
-        back = torch.tensor(order, device=inputs.query.device).argsort()
-        together = {
-            name: torch.cat([one[name] for one in found], dim=1)[:, back] for name in (found[0] if found else ())
-        }
-        return torch.cat(outputs, dim=1)[:, back], together
+            whole = _placed(whole, output, heads, chosen, rows)
+            for name, value in ({} if statistics is None else statistics(edited, output)).items():
+                found[name] = _placed(found.get(name), value, heads, chosen, rows)
+        assert whole is not None
+        return whole, found
+
+    def _alike(
+        self, call: Call, edits: Sequence[Edit], batch: int, heads: int
+    ) -> Iterator[tuple[tuple[int, ...], tuple[Edit, ...], Tensor | None]]:
+        """Heads with the edits that hold for them, and for which prompts, bool [batch, head]; None: for all."""
+        differ = any(one.by_prompt is not None for one in edits)
+        prompts = self.prompts if differ else ("",)
+        if differ and len(prompts) != batch:
+            raise UserError(f"edit by prompt: expected a row for each of {len(prompts)} prompts in {call.module}; came "
+                            f"{batch}; name heads for all prompts instead")  # fmt: skip
+        sets: dict[tuple[int, ...], dict[int, list[bool]]] = {}
+        for head in range(heads):
+            mine = [tuple(i for i, one in enumerate(edits) if one.holds(call.layer, head, name)) for name in prompts]
+            for these in dict.fromkeys(mine):
+                sets.setdefault(these, {})[head] = [other == these for other in mine]
+        for these, rows in sets.items():
+            yield (
+                tuple(rows),
+                tuple(edits[index] for index in these),
+                torch.tensor(list(rows.values())).T if differ else None,
+            )
 
     def _weighed(self, inputs: AttentionInputs, edits: Sequence[Edit], place: Place) -> AttentionInputs:
         """The call after the edits of its weights."""
@@ -77,14 +100,15 @@ class Editor:
         return inputs
 
 
-def _alike(call: Call, edits: Sequence[Edit], heads: int) -> Iterator[tuple[tuple[int, ...], tuple[Edit, ...]]]:
-    """The heads of a call in sets that the same edits hold for."""
-    sets: dict[tuple[int, ...], list[int]] = {}
-    for head in range(heads):
-        mine = tuple(index for index, one in enumerate(edits) if one.places is None or head in one.places[call.layer])
-        sets.setdefault(mine, []).append(head)
-    for mine, chosen in sets.items():
-        yield tuple(chosen), tuple(edits[index] for index in mine)
+def _placed(whole: Tensor | None, piece: Tensor, heads: int, chosen: tuple[int, ...], rows: Tensor | None) -> Tensor:
+    """What is known of all heads, [batch, head, ...], with a piece of some heads put in at `rows` [batch, head]."""
+    if whole is None:
+        whole = piece.new_zeros(piece.shape[0], heads, *piece.shape[2:])
+    if rows is not None:
+        there = rows.to(piece.device).reshape(*rows.shape, *(1,) * (piece.dim() - 2))
+        piece = torch.where(there, piece, whole[:, list(chosen)])
+    whole[:, list(chosen)] = piece.to(whole.dtype)
+    return whole
 
 
 def check_edits(edits: Sequence[Edit], calls: Sequence[Call]) -> None:

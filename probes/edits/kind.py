@@ -31,6 +31,8 @@ class Kind:
     check: Callable[[Any], str | None] | None = None
     needs: str = ""
     """What beside the prompt it needs: `means` or `partner`."""
+    prompt_only: str = ""
+    """Why it can't hold in a decode step; empty where it can."""
 
 
 _KINDS: dict[str, Kind] = {}
@@ -44,13 +46,15 @@ def all_kinds() -> dict[str, Kind]:
     return _KINDS
 
 
-def edits(level: Literal["weights", "output"], *, needs: str = "", check: Any = None, **takes: Any) -> Any:
+def edits(
+    level: Literal["weights", "output"], *, needs: str = "", check: Any = None, prompt_only: str = "", **takes: Any
+) -> Any:
     """Make a kind of a function; its name and summary are the function's."""
 
     def make(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.rstrip("_")
         summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-        _KINDS[name] = Kind(name, level, takes, summary, function, check, needs)
+        _KINDS[name] = Kind(name, level, takes, summary, function, check, needs, prompt_only)
         return function
 
     return make

@@ -42,7 +42,7 @@ def moved(output: Tensor, inputs: AttentionInputs, giving: Tensor, taking: Tenso
     return torch.where(room > 0, output - amount * given + factor * there, output)
 
 
-@edits("output", amount=0.4, threshold=None, check=share)
+@edits("output", amount=0.4, threshold=None, check=share, prompt_only="it judges a key by all queries that see it")
 def act(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
     """Hidden sinks keep a share `amount` of their weight, the rest goes to all other keys (ACT).
 

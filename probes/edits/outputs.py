@@ -35,7 +35,7 @@ def mean(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> T
     return vectors[None, :, None].expand_as(output)
 
 
-@edits("output", needs="partner")
+@edits("output", needs="partner", prompt_only="the partner prompts have no such step")
 def resample(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
     """The head writes what it writes at the same token of another prompt."""
     return place.partner[place.of][:, list(place.heads)].to(output)

@@ -32,6 +32,8 @@ class Place:
     """(tower, layer) -> mean output [head, d_head] of every head."""
     partner: Mapping[Place_, Tensor]
     """(tower, layer) -> outputs [batch, head, query, d_head] of the partner prompts."""
+    coming: tuple[str, ...] = ()
+    """Labels that no token has yet, but will."""
 
     @property
     def of(self) -> Place_:
@@ -39,23 +41,27 @@ class Place:
         return self.call.tower, self.call.layer
 
     def keys(self, inputs: AttentionInputs, name: str, *, of: str = "key") -> Tensor:
-        """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if none is."""
+        """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if no key is."""
         if name == FIRST:
-            return first_key(inputs)
+            first, (_, _, queries, _) = first_key(inputs), inputs.shape
+            start = inputs.visibility.offset
+            return first if of == "key" else first[:, start : start + queries]
         known = set(family(name)) if name in LABELS else {name}
         members = [index for index, one in enumerate(self.group_names) if one in known]
-        labels = inputs.labels(of)
-        found = torch.isin(labels, torch.tensor(members, dtype=labels.dtype, device=labels.device))
-        if not bool(found.any()):
-            there = [one for index, one in enumerate(self.group_names) if bool((labels == index).any())]
+        keys = inputs.labels("key")
+        wanted = torch.tensor(members, dtype=keys.dtype, device=keys.device)
+        if name not in self.coming and not bool(torch.isin(keys, wanted).any()):
+            there = [one for index, one in enumerate(self.group_names) if bool((keys == index).any())]
             raise UserError(f"no token is labelled {name!r} here; the prompts have {', '.join(there)}, and {FIRST!r}")
-        return found
+        return torch.isin(inputs.labels(of), wanted)
 
 
 def first_key(inputs: AttentionInputs) -> Tensor:
     """bool [batch, key], True for the first key that is no padding."""
     batch, _, _, keys = inputs.shape
     real = inputs.visibility.key_mask
+    if real is None and inputs.key_tokens is not None:  # a model that makes its mask itself hides padding in a rule
+        real = inputs.key_tokens >= 0
     if real is None:
         return (torch.arange(keys, device=inputs.query.device) == 0).expand(batch, keys)
     return real & (real.long().cumsum(1) == 1)

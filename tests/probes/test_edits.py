@@ -267,6 +267,7 @@ def test_every_kind_is_tried():
         (lambda: Edit("boost", from_group="needle", amount=0.0), "expected an amount above 0, came 0"),
         (lambda: Edit("identity", amount=2.0), "expected an amount from 0 to 1, came 2"),
         (lambda: Edit("zero", ["L0"]), "expected a head like L5H1"),
+        (lambda: Edit("zero", ["L0H1"], by_prompt={"a": ["L0H2"]}), "expected heads for all prompts or by_prompt, not"),
         (lambda: Edit("zero", phase="later"), "expected a phase of both, prefill, decode; came 'later'"),
         (lambda: edits_from_json("[{"), "expected a JSON list of edits"),
     ],
@@ -290,3 +291,29 @@ def test_what_a_model_or_a_prompt_does_not_have_is_refused(edit, said):
     model = tiny()
     with pytest.raises(UserError, match=said):
         edited(model, labelled(model, _ids(), {"needle": NEEDLE}), [edit])
+
+
+def test_prompts_may_have_heads_of_their_own():
+    model = tiny()
+    batch = labelled(model, torch.cat([_ids(), _ids(5)]), {"needle": NEEDLE})
+    edit = Edit("block", from_group="needle", by_prompt={"1": ["L1H2", "L0H0"], "3": ["L0H3"], "not here": ["L0H1"]})
+    assert Edit.from_card(edit.card()) == edit and edit.card()["by_prompt"]["1"] == ["L0H0", "L1H2"]
+    assert edit.spelled == "block(from_group=needle) of heads of 3 prompts"
+    plain, found = observed(model, batch, []), observed(model, batch, [edit])
+    for row, heads in enumerate([[], ["L0H0", "L1H2"], [], ["L0H3"]]):
+        expected = observed(model, batch, [Edit("block", heads, from_group="needle")]) if heads else plain
+        for one, other in zip(found, expected, strict=True):
+            if heads:
+                torch.testing.assert_close(one[row], other[row], rtol=0, atol=1e-6)
+            else:
+                assert torch.equal(one[row], other[row])
+    for edits in ([edit], [Edit("scale", ["L0H1"], amount=1.0), edit]):
+        both = edited(model, batch, [*edits, Edit("zero", by_prompt={"1": ["L0H0"]})]).logits
+        alone = edited(model, batch, [Edit("block", ["L1H2"], from_group="needle"), Edit("zero", ["L0H0"])]).logits
+        torch.testing.assert_close(both[1], alone[1], rtol=0, atol=1e-5)
+
+
+def observed(model, batch, edits):
+    """Logits and statistics of an edited forward, the prompts first."""
+    stats = observe(model, batch, {"entropy", "group_mass"}, edits=edits)
+    return [edited(model, batch, edits).logits, *(one[name] for one in stats for name in ("entropy", "group_mass"))]
