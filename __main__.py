@@ -31,6 +31,7 @@ VERBS = {
     "rhythm": Verb("data", "preplan tokens and anchors: how local and global heads go together over a text"),
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
     "edit": Verb("probes", "edit some heads and see what becomes of the task, beside random heads"),
+    "tune": Verb("probes", "ZeroTuning, ACT, PASTA or a greedy search: an edit chosen on prompts, reported on others"),
     "gates": Verb("probes", "which KV heads need a full cache: DuoAttention's gates, trained on this model"),
     "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),
     "taxonomy": Verb("data", "the heads in groups by their readings, and how far the groups repeat"),

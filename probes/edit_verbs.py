@@ -42,7 +42,7 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heads", metavar="L5H1,...", help="the heads by name (default: all)")
     parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`")
+    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
     parser.add_argument("--to-group", help="a label of tokens, or `first`")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
@@ -75,7 +75,8 @@ def edit_run(args: argparse.Namespace) -> int:
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
     )
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
-    with Bar(len(plan.data.examples), lines=True) as bar:
+    forwards = len(plan.data.examples) * (3 + args.sets)  # unedited, edited, the random sets, all others
+    with Bar(forwards, lines=True, unit="forwards") as bar:
         found = causal_report(
             plan, edit, store=args.store, sets=args.sets, means_of=others, left_out=left_out, report=bar
         )
