@@ -112,7 +112,7 @@ def test_a_head_index_in_all_layers_at_once(tmp_path):
 
 def test_without_labels_gamma_has_the_least_entropy(tmp_path):
     model = tiny()
-    data, grid = written(tmp_path / "any.jsonl", [7] * EXAMPLES), (0.3, 2.0, 4.0)
+    data, grid = written(tmp_path / "any.jsonl", [7] * EXAMPLES), (0.1, 0.5, 0.7, 1.5, 3.0)
     found = ha.zero_tuning(model, data, grid=grid, score="answer_entropy", **options(tmp_path))
     others = written(tmp_path / "other.jsonl", [9] * EXAMPLES)
     other = ha.zero_tuning(model, others, grid=grid, score="answer_entropy", **options(tmp_path))
