@@ -88,7 +88,7 @@ def check_score(name: str | None, plan: Plan) -> str:
     if name not in SCORES:
         raise UserError(f"unknown score {name!r}.{near_miss(name, SCORES)} Expected one of {', '.join(SCORES)}")
     if name not in known:
-        lack = {("token_loss",): "have no answers"}.get(known, "have no wrong answers beside the answers")
+        lack = "have no answers" if known == ("token_loss",) else "have no wrong answers beside the answers"
         lack = "have answers, which are scored" if name == "token_loss" else lack
         raise UserError(f"score {name}: the prompts of {plan.data.spec!r} {lack}; expected one of {', '.join(known)}")
     return name
