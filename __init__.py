@@ -18,6 +18,10 @@ _ROOMS = {
     "Edit": "probes.edits.edit",
     "edited": "probes.forward",
     "generate": "probes.generation",
+    "zero_tuning": "probes.methods.tune",
+    "act_search": "probes.methods.tune",
+    "pasta": "probes.methods.tune",
+    "greedy_heads": "probes.methods.tune",
     "measure": "probes.measure",
     "learn": "probes.learn",
     "gates": "probes.gates",
@@ -82,6 +86,7 @@ if TYPE_CHECKING:
     from .probes.learn import learn
     from .probes.loading import load
     from .probes.measure import measure
+    from .probes.methods.tune import act_search, greedy_heads, pasta, zero_tuning
     from .probes.models import Model
     from .probes.organisms import all_models
     from .probes.policy_curve import policy_curve

@@ -32,6 +32,7 @@ VERBS = {
     "look": Verb("probes", "the heads of one prompt in seconds; nothing is stored"),
     "budget": Verb("probes", "which reading finds the heads that matter: scores against the number of heads edited"),
     "edit": Verb("probes", "edit some heads and see what becomes of the task, beside random heads"),
+    "tune": Verb("probes", "ZeroTuning, ACT, PASTA or a greedy search: an edit chosen on prompts, reported on others"),
     "gates": Verb("probes", "which KV heads need a full cache: DuoAttention's gates, trained on this model"),
     "policy": Verb("data", "which KV heads keep their whole cache, by a stored reading: written as JSON or TSV"),
     "learn": Verb("probes", "what a linear probe can read off each head and layer, with a control task"),

@@ -66,7 +66,8 @@ def find_values(store: Store, text: str) -> Values:
     probe, _, part = which.partition("/")
     run = store.run(ref, holding=probe)
     rows = run.rows(probe)
-    rows = rows[rows["tower"] == rows["tower"].iloc[0]] if len(rows) else rows
+    first_tower = str(rows["tower"].iloc[0]) if len(rows) else ""
+    rows = rows.loc[rows["tower"].astype(str) == first_tower, :]
     parts = list(dict.fromkeys(rows["part"].astype(str)))
     if not part and len(parts) > 1:
         raise UserError(f"{text!r}: probe {probe} has parts; name one of them: {', '.join(parts)}")

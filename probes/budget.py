@@ -20,7 +20,7 @@ from ..data.intervals import bootstrap_mean
 from ..data.run import Run
 from ..data.selection import ranked_heads
 from ..data.store import Store
-from .causal import every_head, means_of, values_of
+from .causal import every_head, means_over, values_of
 from .edit_run import EditPlan, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head
@@ -80,7 +80,7 @@ def budget(
         name: [sets.setdefault(tuple(sorted(order[:size])), len(sets)) for size in sizes]
         for name, order in {**ranked, **drawn}.items()
     }
-    means = means_of(means_plan or plan) if kind.kind_of.needs == "means" else {}
+    means = means_over(means_plan or plan) if kind.kind_of.needs == "means" else {}
     variants = [[_of(kind, heads)] if heads else [] for heads in sets]
     made = EditPlan(plan, variants, means=means, said=f"budget curves: {kind.kind} of {len(sets)} sets of heads")
     run = carry_out(made, store, report=report)
@@ -170,8 +170,7 @@ def _readings_in(store: Store, run: str) -> list[str]:
     """Every probe and part of a run with values of at least two heads that differ, spelled as readings."""
     heads = store.run(run).heads()
     heads = heads[heads["head"].notna() & heads["mean"].notna()]
-    found = []
-    for (probe, part), rows in heads.groupby(["probe", "part"], sort=False, observed=True):
-        if rows["mean"].nunique() > 1:
-            found.append(f"{run}:{probe}" + (f"/{part}" if part else ""))
-    return found
+    named = heads["probe"].astype(str) + "/" + heads["part"].astype(str)
+    return [
+        f"{run}:{name.rstrip('/')}" for name in dict.fromkeys(named) if len(set(heads.loc[named == name, "mean"])) > 1
+    ]

@@ -53,14 +53,14 @@ def budget_run(args: argparse.Namespace) -> int:
     options = {"examples": args.examples, "bos": args.bos}
     plan, _ = prompts(model, args.data, seed=args.seed, without=used, **options)
     others, _ = prompts(model, args.data, seed=args.seed + 1000, **options)
-    with Bar(len(plan.data.examples), lines=True) as bar:
+    with Bar(len(plan.data.examples), lines=True, unit="prompts") as bar:
         found = budget(
             plan, Edit(args.kind), orders, store=args.store, score=args.score, random_orders=args.orders,
             means_plan=others, report=bar,
         )  # fmt: skip
     if args.json:
         tables = {"scores": found.scores, "curves": found.curves}
-        print(json.dumps({name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}))
+        print(json.dumps({name: json.loads(str(table.to_json(orient="records"))) for name, table in tables.items()}))
         return 0
     count = f"{len(plan.data.examples)} prompts that no reading was made on"
     print(f"{args.kind} of heads, {found.score} on {plan.title}, {count}")

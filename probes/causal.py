@@ -22,15 +22,13 @@ from ..data.run import Run
 from .edit_run import EditPlan, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head, others_than, random_sets
-from .forward import mean_outputs
+from .forward import Outputs, mean_outputs
 from .models import Model
 from .plan import BATCH_TOKENS, Plan, frame_of, load_for
 from .progress import Report
 
 SETS = 20
 """Random sets by default."""
-CONDITIONS = 4
-"""Unedited, edited, random, complement."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,15 @@ def prompts(
     kept = [index for index, text in enumerate(frame["text"]) if str(text)[:400] not in seen]
     if not kept:
         raise UserError(f"all {len(frame)} prompts of {made.spec!r} were used to choose the heads; use another --seed")
-    if len(kept) < len(frame):
-        chosen = [made.examples[index] for index in kept]
-        made = replace(made, examples=chosen, digest=digest_of(chosen))
-        frame = frame.iloc[kept].reset_index(drop=True).assign(example=range(len(kept)))
     plan = Plan(model, made, (), {}, frame, seed, bos, batch_tokens, keep_positions=0)
-    return plan, examples - len(kept)
+    return plan if len(kept) == len(frame) else part_of_plan(plan, kept), examples - len(kept)
+
+
+def part_of_plan(plan: Plan, kept: Sequence[int]) -> Plan:
+    """The plan of some of the prompts, by number."""
+    chosen = [plan.data.examples[index] for index in kept]
+    frame = plan.frame.iloc[list(kept)].reset_index(drop=True).assign(example=range(len(kept)))
+    return replace(plan, data=replace(plan.data, examples=chosen, digest=digest_of(chosen)), frame=frame)
 
 
 def every_head(model: Model) -> list[Head]:
@@ -82,7 +83,7 @@ def every_head(model: Model) -> list[Head]:
 
 def causal_report(
     plan: Plan,
-    edit: Edit,
+    edit: Edit | None,
     *,
     store: str | Path,
     sets: int = SETS,
@@ -91,14 +92,19 @@ def causal_report(
     left_out: int = 0,
     report: Report | None = None,
 ) -> CausalReport:
-    """Run the four conditions of an edit and set them beside each other; `spared` heads are in no random set."""
-    every = every_head(plan.model)
-    chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
-    means = means_of(means_plan or plan) if edit.kind_of.needs == "means" else {}
-    controls, where = random_sets(chosen, others_than(spared, every), count=sets, seed=plan.seed)
-    rest = others_than(chosen, every)
+    """Run the four conditions of an edit and set them beside each other; without an edit there is one.
+
+    `spared` heads are in no random set.
+    """
     base = EditPlan(plan, said="unedited")
     runs = {"unedited": carry_out(base, store, report=report)}
+    if edit is None:
+        return CausalReport(table_of(runs), runs, (), "", left_out)
+    every = every_head(plan.model)
+    chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
+    means = means_over(means_plan or plan) if edit.kind_of.needs == "means" else {}
+    controls, where = random_sets(chosen, others_than(spared, every), count=sets, seed=plan.seed)
+    rest = others_than(chosen, every)
     conditions = {
         "edited": ([chosen], edit.spelled),
         "random": (controls, f"{len(controls)} random sets from {where}"),
@@ -116,7 +122,7 @@ def _of(edit: Edit, heads: Sequence[Head]) -> Edit:
     return Edit.from_card({**edit.card(), "heads": [head_name(*one) for one in heads]})
 
 
-def means_of(plan: Plan) -> Any:
+def means_over(plan: Plan) -> Outputs:
     """Mean outputs of every head over the prompts of a plan."""
     batches = plan.batches(0, plan.data.examples)
     return mean_outputs(plan.model, (plan.encode(one) for one in batches))

@@ -6,7 +6,7 @@ several. Scores speak of the whole model, so rows have neither layer nor head. T
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -70,29 +70,42 @@ def stored(plan: EditPlan, store: str | Path) -> Run | None:
     """The run of this plan if the store holds all of it."""
     path = Path(store) / run_id(plan.header())
     run = Run(path) if (path / "run.json").exists() else None
-    return run if run is not None and run.status == "done" else None
+    held = run is not None and run.status == "done" and set(plan.names) <= set(run.header["probes"])
+    return run if held else None
 
 
 def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None) -> Run:
-    """Score what the store does not hold yet; a stopped run goes on with the next chunk of prompts."""
+    """Score what the store does not hold yet; a stopped run goes on with the next chunk of prompts.
+
+    Progress is told in forwards of one prompt: prompts times variants.
+    """
     if (held := stored(plan, store)) is not None:
         return held
     with open_store(store, create=True).writer(plan.header()) as writer:
         writer.write_examples(plan.plan.frame)
         size, examples = int(writer.header["chunk_size"]), plan.plan.data.examples
+        done, total = 0, len(examples) * len(plan.variants)
+
+        def tell(forwards: int) -> None:
+            nonlocal done
+            done += forwards
+            if report is not None:
+                report(Progress(writer.path.name, done, total))
+
         for chunk in range(-(-len(examples) // size)):
             first = chunk * size
-            if not writer.done(chunk):
-                rows = _rows(plan, first, examples[first : first + size])
-                writer.write_rows(chunk, rows, plan.names)
-            if report is not None:
-                report(Progress(writer.path.name, min(first + size, len(examples)), len(examples)))
+            lacking = [name for name in plan.names if name not in writer.done(chunk)]
+            if lacking:
+                rows = _rows(plan, first, examples[first : first + size], tell)
+                writer.write_rows(chunk, rows.loc[rows["probe"].isin(lacking), :], lacking)
+            else:
+                tell(len(examples[first : first + size]) * len(plan.variants))
         writer.finish("done")
         return writer.run
 
 
-def _rows(plan: EditPlan, first: int, examples: Sequence[Example]) -> pd.DataFrame:
-    """The store's rows of one chunk."""
+def _rows(plan: EditPlan, first: int, examples: Sequence[Example], tell: Callable[[int], None]) -> pd.DataFrame:
+    """The store's rows of one chunk; `tell` hears of the prompts of each forward."""
     tables = []
     for batch in plan.plan.batches(first, examples):
         partner = _partner(plan, batch)
@@ -105,6 +118,7 @@ def _rows(plan: EditPlan, first: int, examples: Sequence[Example]) -> pd.DataFra
                 )
                 for name, values in found.items()
             ]  # fmt: skip
+            tell(len(batch))
         first += len(batch)
     return pd.concat(tables, ignore_index=True)
 

@@ -51,7 +51,7 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
     parser.add_argument("--policy", metavar="FILE", help="a cache policy, .json or .tsv, in place of an edit")
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`")
+    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
     parser.add_argument("--to-group", help="a label of tokens, or `first`")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` or --policy keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` or --policy keeps")
@@ -70,7 +70,7 @@ def edit_run(args: argparse.Namespace) -> int:
     """Run the four conditions and print them beside each other."""
     from ..data.selection import choose_heads
     from ..data.store import open_store
-    from .causal import CONDITIONS, causal_report, prompts
+    from .causal import causal_report, prompts
     from .edits.edit import PARAMETERS, Edit
     from .progress import Bar
 
@@ -88,7 +88,8 @@ def edit_run(args: argparse.Namespace) -> int:
     )
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
     spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
-    with Bar(CONDITIONS * len(plan.data.examples), lines=True) as bar:
+    forwards = len(plan.data.examples) * (3 + args.sets)  # unedited, edited, the random sets, all others
+    with Bar(forwards, lines=True, unit="forwards") as bar:
         found = causal_report(
             plan, edit, store=args.store, sets=args.sets, means_plan=others, spared=spared, left_out=left_out,
             report=bar,
@@ -112,7 +113,7 @@ def _policy_run(args: argparse.Namespace) -> int:
     """Run the four conditions of a cache policy and print them beside each other."""
     from ..data.policy_file import read_policy
     from .causal import prompts
-    from .policy import CONDITIONS, RANDOM_FROM, chosen_on, policy_report, streaming_edits
+    from .policy import RANDOM_FROM, chosen_on, policy_report, streaming_edits
     from .progress import Bar
 
     names = ("kind", "heads", "chosen", "amount", "from_group", "to_group", "threshold")
@@ -127,7 +128,7 @@ def _policy_run(args: argparse.Namespace) -> int:
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=texts or ()
     )
     streaming_edits(policy, model)
-    with Bar(CONDITIONS * len(plan.data.examples), lines=True) as bar:
+    with Bar((3 + args.sets) * len(plan.data.examples), lines=True, unit="forwards") as bar:
         found = policy_report(plan, policy, store=args.store, sets=args.sets, report=bar)
     if args.json:
         print(found.table.to_json(orient="records"))

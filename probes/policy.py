@@ -26,7 +26,6 @@ from .plan import Plan
 from .progress import Report
 
 RANDOM_FROM = "all KV heads"
-CONDITIONS = 4
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, in examples."""
+    """How far a run is, in examples, or in forwards of one where each is run several times."""
 
     run: str
     examples: int
@@ -27,6 +27,7 @@ class Bar:
     total: int
     lines: bool = False
     """Where there is no terminal: a line per tenth, or nothing."""
+    unit: str = "examples"
     done: int = 0
     tenth: int = 0
     before: dict[str, int] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class Bar:
         if console.is_terminal or console.is_jupyter:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self.bar = RichProgress(*columns, TimeRemainingColumn(), console=console)
-            self.task = self.bar.add_task("examples", total=self.total)
+            self.task = self.bar.add_task(self.unit, total=self.total)
             self.bar.start()
         return self
 
@@ -57,4 +58,4 @@ class Bar:
             self.bar.update(self.task, completed=self.done, description=progress.run)
         elif self.lines and self.total and 10 * self.done // self.total > self.tenth:
             self.tenth = 10 * self.done // self.total
-            sys.stderr.write(f"{progress.run}: {self.done} of {self.total} examples\n")
+            sys.stderr.write(f"{progress.run}: {self.done} of {self.total} {self.unit}\n")

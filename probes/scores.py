@@ -48,6 +48,11 @@ class Scored:
         )
         return self.mean(flat.view_as(self.targets))
 
+    def entropy(self) -> Tensor:
+        """[batch], mean entropy in nats of what may follow, at the judged tokens."""
+        log = self.logits.log_softmax(-1)
+        return self.mean(-(log.exp() * log).nan_to_num(0.0).sum(-1))
+
     def exact(self) -> Tensor:
         """[batch], 1 where every target is the most likely token."""
         return ((self.logits.argmax(-1) == self.targets) | ~self.judged).all(1).float()
@@ -62,10 +67,13 @@ class Scored:
 
 
 def _card(name: str, title: str, formula: str, unit: str, higher: str, read: Any, **options: Any) -> Measurement:
-    said = {"bounds": (0, None), "caveat": "with the answer forced: after a wrong token the model might go elsewhere"}
+    said = {
+        "bounds": (0, None),
+        "caveat": "with the answer forced: after a wrong token the model might go elsewhere",
+        "source": "as in the tasks of Wang et al., Interpretability in the Wild (IOI); Wu et al., Retrieval Head",
+    }
     return Measurement(
         name=name, function=read, title=title, summary=title, formula=formula, unit=unit, higher=higher, family="score",
-        source="as in the tasks of Wang et al., Interpretability in the Wild (IOI); Wu et al., Retrieval Head",
         **(said | options),
     )  # fmt: skip
 
@@ -91,12 +99,19 @@ SCORES = {
             binary=True, groups=("answer",),
         ),
         _card(
+            "answer_entropy", "Answer entropy", "mean over the answer's tokens of -sum_v p(v) ln p(v)", "nats",
+            "the model is unsure what to say", Scored.entropy, groups=("answer",),
+            source="Han et al., ZeroTuning: what gamma is chosen by without labels",
+            caveat="low where the model is surely wrong, too; from the second token on the right answer is before it",
+        ),
+        _card(
             "token_loss", "Token loss", "mean over all tokens but the first of -ln p(token)", "nats",
             "the text surprises the model", Scored.loss, caveat="special tokens of the frame count too",
         ),
     )
 }  # fmt: skip
 """Every score by name."""
+LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss"})
 
 
 def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
@@ -104,7 +119,7 @@ def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
     if not all(one.answer or one.answer_ids for one in examples):
         return ("token_loss",)
     pairs = all(one.wrong_answer for one in examples)
-    return ("exact_match", "answer_loss", *(("logit_difference", "choice") if pairs else ()))
+    return ("exact_match", "answer_loss", "answer_entropy", *(("logit_difference", "choice") if pairs else ()))
 
 
 def scored(
@@ -126,7 +141,7 @@ def scored(
         batch = replace(batch, extra={**batch.extra, "logits_to_keep": rows})
     output = edited(plan.model, batch, edits, means=means, partner=partner, every_token=False)
     logits = output.logits if output.logits.shape[1] == len(rows) else output.logits[:, rows]
-    wrong = _wrong_tokens(plan, examples) if "logit_difference" in names else None
+    wrong = _wrong_tokens(plan, examples) if {"logit_difference", "choice"} & set(names) else None
     read = Scored(logits.float().cpu(), targets[:, rows].cpu(), wrong)
     return {name: SCORES[name].function(read) for name in names}
 

@@ -20,6 +20,8 @@ from .learn_verbs import learn_run as learn_run
 from .model_argument import add_model, load_model
 from .reproduce_verbs import reproduce_arguments as reproduce_arguments
 from .reproduce_verbs import reproduce_run as reproduce_run
+from .tune_verbs import tune_arguments as tune_arguments
+from .tune_verbs import tune_run as tune_run
 
 MEASURE_HELP = """\
 examples:

@@ -16,8 +16,12 @@ from ...kernels.stats import Call
 
 FIRST = "first"
 """The pseudo label of the first token that is no padding."""
-NEVER = -1000.0
-"""A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights."""
+NOT = "not:"
+"""Before a name: all tokens that it does not name."""
+NEVER = -200.0
+"""A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights.
+
+A larger one costs digits: keys are centred, so a part of it is added to every logit."""
 Place_ = tuple[str, int]
 
 
@@ -41,7 +45,25 @@ class Place:
         return self.call.tower, self.call.layer
 
     def keys(self, inputs: AttentionInputs, name: str, *, of: str = "key") -> Tensor:
-        """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if no key is."""
+        """bool [batch, key] (or query), True for tokens that `name` names; refused if there are none.
+
+        A name is a label, with the labels under it, or `first`; several are joined by `+`; after `not:` all other
+        tokens are meant, padding aside: `not:user+answer`.
+        """
+        one, *others = name.removeprefix(NOT).split("+")
+        found = self._labelled(inputs, one, of)
+        for other in others:
+            found = found | self._labelled(inputs, other, of)
+        if not name.startswith(NOT):
+            return found
+        real = inputs.real_queries() if of == "query" else inputs.visibility.key_mask
+        rest = ~found if real is None else ~found & real
+        if not bool(rest.any()):
+            raise UserError(f"no token is left for {name!r} here: all are {name.removeprefix(NOT)}; name fewer labels")
+        return rest
+
+    def _labelled(self, inputs: AttentionInputs, name: str, of: str) -> Tensor:
+        """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if none is."""
         if name == FIRST:
             first, (_, _, queries, _) = first_key(inputs), inputs.shape
             start = inputs.visibility.offset

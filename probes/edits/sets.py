@@ -1,7 +1,8 @@
 """Sets of heads to set against each other: those a reading names, random ones of the same size, and all the others.
 
 A random set has as many heads of each layer as the chosen one, none of them chosen. Where there are fewer than 20 such
-sets, each head is drawn from the nearest layer that has heads left; where that leaves too few as well, from all heads.
+sets, each head is drawn from the nearest layer that has heads left; where that leaves too few as well, from all layers;
+where no more heads are left than are chosen, from all heads, so that sets share heads with the chosen one.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import numpy as np
 Head = tuple[int, int]
 ENOUGH = 20
 """Random sets of the same layers that must exist for the control to be drawn from them."""
-SAME, NEAR, ANY = "the same layers", "the nearest layers", "all layers"
+SAME, NEAR, ANY, SHARED = "the same layers", "the nearest layers", "all layers", "all heads, the chosen ones among them"
 """Where the heads of random sets come from."""
 
 
 def random_sets(
     chosen: Sequence[Head], every: Sequence[Head], *, count: int, seed: int
 ) -> tuple[list[list[Head]], str]:
-    """(`count` sets of as many heads as `chosen`, none of them chosen, and where they are drawn from).
+    """(`count` sets of as many heads as `chosen`, and where they are drawn from); none where every head is chosen.
 
     >>> every = [(layer, head) for layer in range(2) for head in range(30)]
     >>> sets, where = random_sets([(1, 0)], every, count=3, seed=0)
@@ -31,8 +32,10 @@ def random_sets(
     """
     random = np.random.default_rng(seed)
     others = sorted(set(every) - set(chosen))
-    if len(others) < len(chosen):
+    if not others:
         return [], ANY
+    if len(others) <= len(chosen):
+        return [_any(chosen, sorted(every), random) for _ in range(count)], SHARED
     where = SAME if _sets_of(chosen, others) >= ENOUGH else NEAR if _near_enough(chosen, others) else ANY
     draw = {SAME: _near, NEAR: _near, ANY: _any}[where]
     return [draw(chosen, others, random) for _ in range(count)], where

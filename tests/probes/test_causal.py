@@ -12,7 +12,7 @@ from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts, values_of
 from headatlas.probes.edit_run import EditPlan, carry_out, swapped
 from headatlas.probes.edits.edit import Edit
-from headatlas.probes.edits.sets import ANY, NEAR, SAME, random_sets
+from headatlas.probes.edits.sets import ANY, NEAR, SAME, SHARED, random_sets
 from headatlas.probes.forward import edited, head_outputs, mean_outputs
 from headatlas.probes.loading import load
 from headatlas.probes.measure import measure
@@ -138,7 +138,8 @@ def test_random_sets_keep_layers_where_they_can():
     assert {layer for one in near for layer, _ in one} <= {0, 1}
     whole, where = random_sets([(1, head) for head in range(8)], every, count=5, seed=0)
     assert where == ANY and all(len(set(one)) == 8 and not any(layer == 1 for layer, _ in one) for one in whole)
-    assert random_sets(every[:20], every, count=5, seed=0) == ([], ANY)
+    assert random_sets(every, every, count=5, seed=0) == ([], ANY)
+    assert random_sets(every[:20], every, count=5, seed=0)[1] == SHARED
     assert random_sets([(1, 0)], every, count=5, seed=3) == random_sets([(1, 0)], every, count=5, seed=3)
 
 
