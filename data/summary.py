@@ -7,7 +7,7 @@ all have the same number, else one per doubling (`length=64..127`). NaN values a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -33,8 +33,9 @@ def summarise(
     tables = []
     for probe, card in header["probes"].items():
         rows = rows_of(probe)
-        if len(rows):
-            tables += _probe_tables(probe, rows, examples, strata, card=card, draws=draws)
+        table = _probe_table(probe, rows, examples, strata, card=card, draws=draws) if len(rows) else None
+        if table is not None:
+            tables.append(table)
     if not tables:
         return columns.frame_of(columns.HEADS.empty_table())
     return pd.concat(tables, ignore_index=True).reindex(columns=columns.HEADS.names)
@@ -77,7 +78,7 @@ def _order(value: Any) -> tuple[int, float, str]:
     return (0, float(head), "") if head.replace(".", "", 1).isdigit() else (1, 0.0, str(value))
 
 
-def _probe_tables(
+def _probe_table(
     probe: str,
     rows: pd.DataFrame,
     examples: pd.DataFrame,
@@ -85,18 +86,44 @@ def _probe_tables(
     *,
     card: Mapping[str, Any],
     draws: int,
-) -> Iterator[pd.DataFrame]:
-    """One table per part, tower and stratum of one probe."""
-    for part, tower, places, values, held in grids(rows, examples):
-        binary = bool(card.get("binary")) or part in (card.get("binary_parts") or ())
-        for stratum, members in strata:
+) -> pd.DataFrame | None:
+    """The rows of one probe: part by part and stratum by stratum, in the order they come."""
+    clusters, tables = examples["cluster"].to_numpy(), []
+    for columns_of, values, held in _together(grids(rows, examples), card):
+        single = columns_of["head"].notna().to_numpy()  # a whole layer has no rank among heads
+        binary = bool(columns_of["binary"].iloc[0])
+        for order, (stratum, members) in enumerate(strata):
             inside = examples.index.get_indexer(members)
             inside = inside[held[inside]]
             if len(inside):
-                clusters = examples["cluster"].to_numpy()[inside]
-                single = places["head"].notna().to_numpy()  # a whole layer has no rank among heads
-                table = _summary(values[inside], clusters, single, binary=binary, draws=draws)
-                yield places.assign(probe=probe, part=part, tower=tower, stratum=stratum, **table)
+                sets = columns_of["part_order"].to_numpy()
+                table = _summary(values[inside], clusters[inside], single, sets, binary=binary, draws=draws)
+                tables.append(columns_of.assign(stratum=stratum, stratum_order=order, **table))
+    if not tables:
+        return None
+    found = pd.concat(tables, ignore_index=True).sort_values(["part_order", "stratum_order"], kind="stable")
+    return found.assign(probe=probe).reset_index(drop=True)
+
+
+MOST = 2048
+"""Columns whose means are drawn at once: 2,000 draws of so many take 32 MB."""
+
+
+def _together(
+    found: Iterable[tuple[str, str, pd.DataFrame, np.ndarray, np.ndarray]], card: Mapping[str, Any]
+) -> Iterator[tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
+    """Parts that the same examples have, side by side: their columns, the values [example, column], and who has any."""
+    groups: dict[tuple[bytes, bool, int], list[tuple[pd.DataFrame, np.ndarray, np.ndarray]]] = {}
+    widths: dict[tuple[bytes, bool], int] = {}
+    for order, (part, tower, places, values, held) in enumerate(found):
+        binary = bool(card.get("binary")) or part in (card.get("binary_parts") or ())
+        kind = (held.tobytes(), binary)
+        widths[kind] = widths.get(kind, 0) + len(places)
+        named = places.assign(part=part, tower=tower, part_order=order, binary=binary)
+        groups.setdefault((*kind, widths[kind] // MOST), []).append((named, values, held))
+    for members in groups.values():
+        names, values, held = zip(*members, strict=True)
+        yield pd.concat(names, ignore_index=True), np.concatenate(values, axis=1), held[0]
 
 
 def grids(
@@ -123,9 +150,12 @@ def _places(group: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def _summary(
-    values: np.ndarray, clusters: np.ndarray, single: np.ndarray, *, binary: bool, draws: int
+    values: np.ndarray, clusters: np.ndarray, single: np.ndarray, sets: np.ndarray, *, binary: bool, draws: int
 ) -> dict[str, Any]:
-    """The numbers of one table from values [example, head], `single` heads or not: from `mean` to `reliability`."""
+    """The numbers of one table from values [example, column], from `mean` to `reliability`.
+
+    Which columns are `single` heads, and which are ranked together (`sets`), [column].
+    """
     sums, counts = cluster_sums(values, clusters)
     n, n_examples = (counts > 0).sum(axis=0), counts.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -136,7 +166,11 @@ def _summary(
         low, high = bootstrap_mean(values, clusters, draws=draws)
     else:
         low, high = np.full(len(mean), np.nan), np.full(len(mean), np.nan)
-    reliability = split_half_reliability(values[:, single] if single.any() else values, clusters)
+    reliability = np.full(len(mean), np.nan)
+    for one in np.unique(sets):
+        ranked = (sets == one) & (single if single[sets == one].any() else True)
+        if ranked.sum() > 2:
+            reliability[sets == one] = split_half_reliability(values[:, ranked], clusters)
     return {
         "mean": mean,
         "ci_low": low,

@@ -37,7 +37,7 @@ def plan(pico):
 def test_scores_are_those_of_the_models_own_logits(pico, plan):
     examples = plan.data.examples
     names = scores_for(examples)
-    assert names == ("exact_match", "answer_loss", "logit_difference", "choice")
+    assert names == ("exact_match", "answer_loss", "answer_entropy", "logit_difference", "choice")
     found = scored(plan, examples, names=names)
     for index, example in enumerate(examples):
         batch = plan.encode([example])
@@ -47,6 +47,8 @@ def test_scores_are_those_of_the_models_own_logits(pico, plan):
         wanted = batch.targets[0][rows]
         logs = logits[rows].log_softmax(-1)
         assert found["answer_loss"][index] == pytest.approx(-logs.gather(1, wanted[:, None]).mean().item(), abs=1e-5)
+        entropy = -(logs.exp() * logs).sum(-1).mean().item()
+        assert found["answer_entropy"][index] == pytest.approx(entropy, abs=1e-5)
         assert found["exact_match"][index] == float((logits[rows].argmax(-1) == wanted).all())
         wrong = pico.tokenizer(example.wrong_answer, add_special_tokens=False)["input_ids"][0]
         difference = (logits[rows[0], wanted[0]] - logits[rows[0], wrong]).item()
