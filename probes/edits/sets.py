@@ -1,8 +1,8 @@
 """Sets of heads to set against each other: those a reading names, random ones of the same size, and all the others.
 
-A random set has as many heads of each layer as the chosen one, none of them chosen. Where there are fewer than 20 such
-sets, each head is drawn from the nearest layer that has heads left; where that leaves too few as well, from all layers;
-where no more heads are left than are chosen, from all heads, so that sets share heads with the chosen one.
+A random set has a head for each chosen one, of the same layer and itself not chosen. Where there are fewer than 20 such
+sets, layers one step away count too, then two steps, until there are enough: a control that is matched by depth as far
+as the model allows, and that says how far that is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 
 Head = tuple[int, int]
 ENOUGH = 20
-"""Random sets of the same layers that must exist for the control to be drawn from them."""
-SAME, NEAR, ANY, SHARED = "the same layers", "the nearest layers", "all layers", "all heads, the chosen ones among them"
+"""Random sets that must exist."""
+SAME = "the same layers"
+SHARED = "all heads, chosen ones too"
 """Where the heads of random sets come from."""
 
 
@@ -24,6 +25,8 @@ def random_sets(
     chosen: Sequence[Head], every: Sequence[Head], *, count: int, seed: int
 ) -> tuple[list[list[Head]], str]:
     """(`count` sets of as many heads as `chosen`, and where they are drawn from); none where every head is chosen.
+
+    Where fewer heads are left than were chosen, sets are drawn from all heads.
 
     >>> every = [(layer, head) for layer in range(2) for head in range(30)]
     >>> sets, where = random_sets([(1, 0)], every, count=3, seed=0)
@@ -33,12 +36,12 @@ def random_sets(
     random = np.random.default_rng(seed)
     others = sorted(set(every) - set(chosen))
     if not others:
-        return [], ANY
+        return [], SAME
     if len(others) <= len(chosen):
         return [_any(chosen, sorted(every), random) for _ in range(count)], SHARED
-    where = SAME if _sets_of(chosen, others) >= ENOUGH else NEAR if _near_enough(chosen, others) else ANY
-    draw = {SAME: _near, NEAR: _near, ANY: _any}[where]
-    return [draw(chosen, others, random) for _ in range(count)], where
+    reach = _reach(chosen, others)
+    where = SAME if reach == 0 else f"layers at most {reach} away"
+    return [_near(chosen, others, reach, random) for _ in range(count)], where
 
 
 def others_than(chosen: Sequence[Head], every: Sequence[Head]) -> list[Head]:
@@ -46,29 +49,29 @@ def others_than(chosen: Sequence[Head], every: Sequence[Head]) -> list[Head]:
     return sorted(set(every) - set(chosen))
 
 
-def _sets_of(chosen: Sequence[Head], others: Sequence[Head]) -> int:
-    """How many sets of unchosen heads have the layers of the chosen ones."""
-    left = Counter(layer for layer, _ in others)
-    return math.prod(math.comb(left[layer], count) for layer, count in Counter(layer for layer, _ in chosen).items())
+def _reach(chosen: Sequence[Head], others: Sequence[Head]) -> int:
+    """The fewest steps between layers that leave enough sets to draw."""
+    layers = Counter(layer for layer, _ in chosen)
+    farthest = max(abs(layer - other) for layer in layers for other, _ in others)
+    for reach in range(farthest):
+        pools = {layer: [one for one in others if abs(one[0] - layer) <= reach] for layer in layers}
+        union = {one for pool in pools.values() for one in pool}
+        fits = len(union) >= len(chosen) and all(len(pools[layer]) >= count for layer, count in layers.items())
+        ways = math.prod(math.comb(len(pools[layer]), count) for layer, count in layers.items()) if reach == 0 else 0
+        if fits and (ways or math.comb(len(union), len(chosen))) >= ENOUGH:
+            return reach
+    return farthest
 
 
-def _near_enough(chosen: Sequence[Head], others: Sequence[Head]) -> bool:
-    """Whether the layers that a draw by distance takes from leave a choice."""
-    taken = Counter(layer for layer, _ in _near(chosen, others, np.random.default_rng(0)))
-    left = Counter(layer for layer, _ in others)
-    return math.prod(math.comb(left[layer], count) for layer, count in taken.items()) >= ENOUGH
-
-
-def _near(chosen: Sequence[Head], others: Sequence[Head], random: np.random.Generator) -> list[Head]:
-    """One head for each chosen one: of its layer, or of the nearest layer that has any left."""
-    left: dict[int, list[int]] = {}
-    for layer, head in others:
-        left.setdefault(layer, []).append(head)
-    found: list[Head] = []
-    for layer, _ in sorted(chosen):
-        nearest = min((one for one in left if left[one]), key=lambda one: (abs(one - layer), one))
-        heads = left[nearest]
-        found.append((nearest, heads.pop(int(random.integers(len(heads))))))
+def _near(chosen: Sequence[Head], others: Sequence[Head], reach: int, random: np.random.Generator) -> list[Head]:
+    """One head for each chosen one, of a layer within reach, or of the nearest that has any left."""
+    left, found = list(others), []
+    for index in random.permutation(len(chosen)):
+        layer = chosen[index][0]
+        nearest = min(abs(one[0] - layer) for one in left)
+        pool = [one for one in left if abs(one[0] - layer) <= max(reach, nearest)]
+        found.append(pool[int(random.integers(len(pool)))])
+        left.remove(found[-1])
     return sorted(found)
 
 

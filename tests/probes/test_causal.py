@@ -12,7 +12,7 @@ from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts, values_of
 from headatlas.probes.edit_run import EditPlan, carry_out, swapped
 from headatlas.probes.edits.edit import Edit
-from headatlas.probes.edits.sets import ANY, NEAR, SAME, SHARED, random_sets
+from headatlas.probes.edits.sets import SAME, SHARED, random_sets
 from headatlas.probes.forward import edited, head_outputs, mean_outputs
 from headatlas.probes.loading import load
 from headatlas.probes.measure import measure
@@ -69,7 +69,10 @@ def test_without_answers_every_token_is_judged(pico):
 def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tmp_path):
     found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=3)
     table = found.table.set_index(["score", "condition"])
-    assert set(found.runs) == {"unedited", "edited", "random", "complement"} and found.drawn_from == ANY
+    assert (
+        set(found.runs) == {"unedited", "edited", "random", "complement"}
+        and found.drawn_from == "layers at most 1 away"
+    )
     assert table.loc[("exact_match", "unedited"), "mean"] >= 0.9
     assert table.loc[("exact_match", "edited"), "mean"] <= 0.1
     line = table.loc[("exact_match", "edited")]
@@ -135,12 +138,13 @@ def test_random_sets_keep_layers_where_they_can():
     sets, where = random_sets([(1, 0), (2, 3)], every, count=30, seed=0)
     assert where == SAME and len(sets) == 30
     assert all([layer for layer, _ in one] == [1, 2] and not {(1, 0), (2, 3)} & set(one) for one in sets)
-    near, where = random_sets([(1, head) for head in range(7)], every, count=5, seed=0)
-    assert where == NEAR and all((1, 7) in one and len(set(one)) == 7 for one in near)
-    assert {layer for one in near for layer, _ in one} <= {0, 1}
+    near, where = random_sets([(1, 0)], every, count=40, seed=0)
+    assert where == "layers at most 1 away", "seven other heads of layer 1 are too few"
+    assert {layer for one in near for layer, _ in one} == {0, 1, 2} and all((1, 0) not in one for one in near)
     whole, where = random_sets([(1, head) for head in range(8)], every, count=5, seed=0)
-    assert where == ANY and all(len(set(one)) == 8 and not any(layer == 1 for layer, _ in one) for one in whole)
-    assert random_sets(every, every, count=5, seed=0) == ([], ANY)
+    assert where == "layers at most 1 away" and all(len(set(one)) == 8 for one in whole)
+    assert {layer for one in whole for layer, _ in one} == {0, 2}
+    assert random_sets(every, every, count=5, seed=0) == ([], SAME)
     assert random_sets(every[:20], every, count=5, seed=0)[1] == SHARED
     assert random_sets([(1, 0)], every, count=5, seed=3) == random_sets([(1, 0)], every, count=5, seed=3)
 

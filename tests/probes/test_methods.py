@@ -14,7 +14,7 @@ from headatlas.data.jsonl import write_examples
 from headatlas.data.tokens import IGNORED
 from headatlas.probes.causal import prompts
 from headatlas.probes.edits.edit import Edit
-from headatlas.probes.edits.sets import ANY, SHARED, random_sets
+from headatlas.probes.edits.sets import SAME, SHARED, random_sets
 from headatlas.probes.forward import edited, observe
 from headatlas.probes.loading import load
 from headatlas.probes.methods.search import halves
@@ -205,7 +205,7 @@ def test_random_sets_of_most_heads_are_drawn_from_all():
     every = [(0, head) for head in range(8)]
     sets, where = random_sets(every[:6], every, count=4, seed=0)
     assert where == SHARED and [len(set(one)) for one in sets] == [6] * 4 and len(set(map(tuple, sets))) > 1
-    assert random_sets(every, every, count=4, seed=0) == ([], ANY)
+    assert random_sets(every, every, count=4, seed=0) == ([], SAME)
 
 
 @pytest.mark.parametrize(
