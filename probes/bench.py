@@ -24,7 +24,8 @@ from ..kernels import bench as kernels
 from ..kernels.timing import Provider, compare, device_name, peak_megabytes
 from .batching import batch
 from .catalog import all_probes
-from .forward import observe
+from .edits.edit import Edit
+from .forward import edited, observe
 from .loading import load
 from .models import Model
 
@@ -33,6 +34,14 @@ WIDTHS = (16, 64)
 """Head sizes of the random model."""
 MODEL_LENGTHS = (512, 2048, 4096)
 USUAL_PROBES = ("entropy", "first_token_mass", "sink_rate", "effective_keys", "group_mass")
+EDITS = {
+    "a head of each layer zeroed": Edit("zero", [f"L{layer}H0" for layer in range(LAYERS)]),
+    "a head of each layer blocked from the first token": Edit(
+        "block", [f"L{layer}H0" for layer in range(LAYERS)], from_group="first"
+    ),
+    "every head blocked from the first token": Edit("block", from_group="first"),
+}
+"""Constant edits whose cost is timed."""
 TABLES = ("kernels", "model")
 
 
@@ -103,6 +112,12 @@ def model_providers(width: int, length: int, device: str = "cpu") -> dict[str, P
         **{
             f"forward with {name}": Provider(lambda asked=asked: partial(_observed, model, made, asked))
             for name, asked in needs.items()
+        },
+        **{
+            f"forward with {name}": Provider(
+                lambda made_of=one: partial(edited, model, made, [made_of], every_token=False)
+            )
+            for name, one in EDITS.items()
         },
         "output_attentions=True": Provider(lambda: partial(_maps, model, made), maps),
         "TransformerLens run_with_cache (patterns)": Provider(lambda: _lens(model, made), 2 * maps),

@@ -1,8 +1,8 @@
-"""Edits at work inside a forward: a call is split into the heads that are edited alike, and put together again.
+"""Edits at work inside a forward: a call is split into heads whose weights are edited alike, and put together again.
 
-Heads that no edit names go through the model's own attention. Where prompts have heads of their own, a head is computed
-with each set of edits that some prompt has for it, and each prompt takes its part. Statistics are those of the edited
-weights, except for edits of the output, which leave the weights as they are.
+Heads that no edit names go through the model's own attention; what heads write is edited after it. Where prompts have
+heads of their own, a head is computed with each set of edits that some prompt has for it, and each prompt takes its
+part. Statistics are those of the edited weights, except for edits of the output, which leave the weights as they are.
 """
 
 from __future__ import annotations
@@ -53,35 +53,51 @@ class Editor:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The output [batch, head, query, d_head] of the edited call, and its statistics where they are asked for."""
         assert inputs.value is not None
-        batch, heads, _, _ = inputs.shape
+        heads, width = inputs.shape[1], inputs.value.shape[-1]
+        of_weights = [one for one in edits if one.kind_of.level == "weights"]
+        of_output = [one for one in edits if one.kind_of.level == "output"]
         found: dict[str, Tensor] = {}
         whole: Tensor | None = None
-        for chosen, mine, rows in self._alike(call, edits, batch, heads):
-            piece = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
-            place = Place(call, chosen, self.group_names, self.means, self.partner, self.coming)
-            edited = self._weighed(piece, mine, place)
-            output, _ = attention_output(edited)
-            output = output[..., : inputs.value.shape[-1]]
+        for chosen, mine, rows in self._alike(call, of_weights, inputs, range(heads)):
+            edited = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
             for one in mine:
-                if one.kind_of.level == "output":
-                    output = one.kind_of.apply(output, edited, one, place)[..., : inputs.value.shape[-1]]
+                edited = one.kind_of.apply(edited, one, self._place(call, chosen))
+            output, _ = attention_output(edited)
+            output = self._written(call, edited, output[..., :width], of_output, chosen)
             whole = _placed(whole, output, heads, chosen, rows)
             for name, value in ({} if statistics is None else statistics(edited, output)).items():
                 found[name] = _placed(found.get(name), value, heads, chosen, rows)
         assert whole is not None
         return whole, found
 
+    def _written(
+        self, call: Call, inputs: AttentionInputs, output: Tensor, edits: Sequence[Edit], heads: tuple[int, ...]
+    ) -> Tensor:
+        """The output [batch, head, query, d_head] of these heads after the edits of what they write."""
+        for chosen, mine, rows in self._alike(call, edits, inputs, heads):
+            if mine:
+                at = tuple(heads.index(head) for head in chosen)
+                piece, made = picked(inputs, at), output[:, list(at)]
+                for one in mine:
+                    made = one.kind_of.apply(made, piece, one, self._place(call, chosen))[..., : output.shape[-1]]
+                output = _placed(output, made, len(heads), at, rows)
+        return output
+
+    def _place(self, call: Call, heads: tuple[int, ...]) -> Place:
+        return Place(call, heads, self.group_names, self.means, self.partner, self.coming)
+
     def _alike(
-        self, call: Call, edits: Sequence[Edit], batch: int, heads: int
+        self, call: Call, edits: Sequence[Edit], inputs: AttentionInputs, heads: Sequence[int]
     ) -> Iterator[tuple[tuple[int, ...], tuple[Edit, ...], Tensor | None]]:
         """Heads with the edits that hold for them, and for which prompts, bool [batch, head]; None: for all."""
+        batch = inputs.shape[0]
         differ = any(one.by_prompt is not None for one in edits)
         prompts = self.prompts if differ else ("",)
         if differ and len(prompts) != batch:
             raise UserError(f"edit by prompt: expected a row for each of {len(prompts)} prompts in {call.module}; came "
                             f"{batch}; name heads for all prompts instead")  # fmt: skip
         sets: dict[tuple[int, ...], dict[int, list[bool]]] = {}
-        for head in range(heads):
+        for head in heads:
             mine = [tuple(i for i, one in enumerate(edits) if one.holds(call.layer, head, name)) for name in prompts]
             for these in dict.fromkeys(mine):
                 sets.setdefault(these, {})[head] = [other == these for other in mine]
@@ -91,13 +107,6 @@ class Editor:
                 tuple(edits[index] for index in these),
                 torch.tensor(list(rows.values())).T if differ else None,
             )
-
-    def _weighed(self, inputs: AttentionInputs, edits: Sequence[Edit], place: Place) -> AttentionInputs:
-        """The call after the edits of its weights."""
-        for one in edits:
-            if one.kind_of.level == "weights":
-                inputs = one.kind_of.apply(inputs, one, place)
-        return inputs
 
 
 def _placed(whole: Tensor | None, piece: Tensor, heads: int, chosen: tuple[int, ...], rows: Tensor | None) -> Tensor:
