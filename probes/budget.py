@@ -26,11 +26,10 @@ from .edits.edit import Edit
 from .edits.sets import Head
 from .plan import Plan
 from .progress import Report
+from .scores import LOWER_IS_BETTER
 
 ORDERS = 10
 """Random orders by default."""
-LOSSES = ("answer_loss", "token_loss")
-"""Scores that are worse when they are higher."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def budget(
     made = EditPlan(plan, variants, means=means, said=f"budget curves: {kind.kind} of {len(sets)} sets of heads")
     run = carry_out(made, store, report=report)
     name = score or made.names[0]
-    values = values_of(run, name) * (-1 if name in LOSSES else 1)
+    values = values_of(run, name) * (-1 if name in LOWER_IS_BETTER else 1)
     return _read(values, places, list(orders), sizes, run, name)
 
 
@@ -123,7 +122,7 @@ def _read(
                 "n": len(set(clusters)),
             }
         )  # fmt: skip
-    sign = -1 if score in LOSSES else 1
+    sign = -1 if score in LOWER_IS_BETTER else 1
     curves = [_curve(name, sign * values[:, places[name]], sizes, clusters) for name in names]
     curves.append(_curve("random", sign * middle, sizes, clusters))
     scores = pd.DataFrame(lines).sort_values("area", ascending=False, kind="stable").reset_index(drop=True)

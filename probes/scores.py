@@ -57,6 +57,10 @@ class Scored:
         """[batch], 1 where every target is the most likely token."""
         return ((self.logits.argmax(-1) == self.targets) | ~self.judged).all(1).float()
 
+    def matched(self) -> Tensor:
+        """[batch], the share of targets that are the most likely token."""
+        return self.mean((self.logits.argmax(-1) == self.targets).float())
+
     def difference(self) -> Tensor:
         """[batch], logit of the answer's first token less that of the wrong answer's."""
         assert self.wrong is not None
@@ -105,17 +109,30 @@ SCORES = {
             caveat="low where the model is surely wrong, too; from the second token on the right answer is before it",
         ),
         _card(
+            "repeat_match", "Repeat match", "share of repeated tokens that are the argmax", "share of tokens",
+            "the model goes on with what stood there the first time", Scored.matched, bounds=(0, 1),
+            groups=("repeat",), caveat="the first repeated token counts too, and nothing tells it",
+        ),
+        _card(
+            "repeat_loss", "Repeat loss", "mean over repeated tokens of -ln p(token)", "nats",
+            "what was said before surprises the model", Scored.loss, groups=("repeat",),
+            caveat="the first repeated token counts too, and nothing tells it",
+        ),
+        _card(
             "token_loss", "Token loss", "mean over all tokens but the first of -ln p(token)", "nats",
             "the text surprises the model", Scored.loss, caveat="special tokens of the frame count too",
         ),
     )
 }  # fmt: skip
 """Every score by name."""
-LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss"})
+ANSWERING = frozenset(name for name, one in SCORES.items() if "answer" in one.groups)
+LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss", "repeat_loss"})
 
 
 def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
     """The scores that prompts can have, the headline first."""
+    if all("repeat" in one.spans for one in examples):
+        return ("repeat_match", "repeat_loss")
     if not all(one.answer or one.answer_ids for one in examples):
         return ("token_loss",)
     pairs = all(one.wrong_answer for one in examples)
@@ -133,7 +150,9 @@ def scored(
 ) -> dict[str, Tensor]:
     """Score -> [batch] of one forward over these prompts, with some edits in force."""
     batch = plan.encode(examples)
-    targets = batch.targets if names != ("token_loss",) else _next_tokens(batch)
+    targets = batch.targets
+    if not set(names) & ANSWERING:
+        targets = _next_tokens(batch, batch.group_mask("repeat") if names[0].startswith("repeat") else batch.query_mask)
     assert targets is not None
     rows = (targets != IGNORED).any(0).nonzero().squeeze(1)
     network = plan.model.network
@@ -146,10 +165,10 @@ def scored(
     return {name: SCORES[name].function(read) for name in names}
 
 
-def _next_tokens(batch: TokenBatch) -> Tensor:
-    """[batch, key], the token after each real one, `IGNORED` after the last."""
-    assert batch.input_ids is not None and batch.query_mask is not None
-    following = batch.input_ids[:, 1:].masked_fill(~batch.query_mask[:, 1:], IGNORED)
+def _next_tokens(batch: TokenBatch, judged: Tensor | None) -> Tensor:
+    """[batch, key], the token after each one where that is `judged` [batch, key], elsewhere `IGNORED`."""
+    assert batch.input_ids is not None and judged is not None
+    following = batch.input_ids[:, 1:].masked_fill(~judged[:, 1:], IGNORED)
     return torch.nn.functional.pad(following, (0, 1), value=IGNORED)
 
 

@@ -121,7 +121,9 @@ def _placed(whole: Tensor | None, piece: Tensor, heads: int, chosen: tuple[int, 
 
 
 def check_edits(edits: Sequence[Edit], calls: Sequence[Call]) -> None:
-    """Refuse heads that the model does not have."""
+    """Refuse heads that the model does not have; of a model loaded without a check no calls are known."""
+    if not calls:
+        return
     layers = {(call.tower, call.layer): call.heads for call in calls if not call.cross}
     for one in edits:
         if not any(tower == one.tower for tower, _ in layers):

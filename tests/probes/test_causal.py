@@ -66,6 +66,21 @@ def test_without_answers_every_token_is_judged(pico):
     assert found[0].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
+def test_of_repeats_the_second_copy_is_judged(pico):
+    made, _ = prompts(pico, "repeats:length=40", examples=2, seed=0, bos="default")
+    assert scores_for(made.data.examples) == ("repeat_match", "repeat_loss")
+    found = scored(made, made.data.examples, names=("repeat_match", "repeat_loss"))
+    batch = made.encode(made.data.examples[:1])
+    second = batch.group_mask("repeat")[0].nonzero().squeeze(1)
+    with torch.no_grad():
+        logits = pico.network(input_ids=batch.input_ids).logits[0, second - 1]
+    wanted = batch.input_ids[0, second]
+    assert found["repeat_match"][0] == (logits.argmax(-1) == wanted).float().mean()
+    assert found["repeat_loss"][0].item() == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, wanted).item(), 1e-5
+    )
+
+
 def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tmp_path):
     found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=3)
     table = found.table.set_index(["score", "condition"])
