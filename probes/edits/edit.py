@@ -1,7 +1,7 @@
 """An edit: one change of what some heads attend to or write, as plain data.
 
 A reading says what a head does; an edit of the same forward shows whether it matters. Edits are applied in the order
-given: first those of the weights, then those of the output.
+given: first those of the weights, then those of the output. What is blocked stays so: of the weights, `block` is last.
 """
 
 from __future__ import annotations

@@ -54,7 +54,9 @@ class Editor:
         """The output [batch, head, query, d_head] of the edited call, and its statistics where they are asked for."""
         assert inputs.value is not None
         heads, width = inputs.shape[1], inputs.value.shape[-1]
-        of_weights = [one for one in edits if one.kind_of.level == "weights"]
+        of_weights = sorted(
+            (one for one in edits if one.kind_of.level == "weights"), key=lambda one: one.kind == "block"
+        )
         of_output = [one for one in edits if one.kind_of.level == "output"]
         found: dict[str, Tensor] = {}
         whole: Tensor | None = None

@@ -271,6 +271,16 @@ def test_edits_add_up_in_their_order():
     torch.testing.assert_close(edited(model, batch, both).logits, edited(model, batch, other).logits)
 
 
+@pytest.mark.parametrize("other", [Edit("uniform"), Edit("temperature", amount=30.0), Edit("mask", sinks=0, recent=9)])
+def test_a_blocked_group_stays_blocked_whatever_comes_after(other):
+    model = tiny()
+    batch = labelled(model, _ids(), {"needle": NEEDLE})
+    for edits in ([Edit("block", from_group="needle"), other], [other, Edit("block", from_group="needle")]):
+        for stats in observe(model, batch, {"group_mass"}, edits=edits):
+            rows = stats["group_mass"][:, :, 16:]
+            assert rows[..., GROUPS.index("needle")].max() == 0 and (rows.sum(-1) - 1).abs().max() < 1e-6
+
+
 def test_an_edit_survives_json():
     for edit in EDITS.values():
         assert Edit.from_card(edit.card()) == edit
