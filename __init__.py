@@ -17,6 +17,10 @@ _ROOMS = {
     "observe": "probes.forward",
     "Edit": "probes.edits.edit",
     "edited": "probes.forward",
+    "head_outputs": "probes.forward",
+    "mean_outputs": "probes.forward",
+    "causal_report": "probes.causal",
+    "prompts": "probes.causal",
     "generate": "probes.generation",
     "zero_tuning": "probes.methods.tune",
     "act_search": "probes.methods.tune",
@@ -76,11 +80,12 @@ if TYPE_CHECKING:
     from .probes.batching import batch
     from .probes.bench import bench
     from .probes.catalog import all_experiments, all_probes, all_readings
+    from .probes.causal import causal_report, prompts
     from .probes.composition import composition
     from .probes.edits.edit import Edit
     from .probes.experiment import experiment
     from .probes.folding import head_weights
-    from .probes.forward import edited, observe
+    from .probes.forward import edited, head_outputs, mean_outputs, observe
     from .probes.gates import gates
     from .probes.generation import generate
     from .probes.learn import learn

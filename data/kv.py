@@ -37,7 +37,10 @@ def kv_heads(run: Run, probe: str | None = None, *, together: str = "max") -> pd
         places = rows.assign(head=rows["head"] // each).groupby(PLACE, observed=True, sort=False)
         return places.agg(value=("value", together), n_queries=("n_queries", "max")).reset_index()
 
-    return summarise({**header, "probes": chosen}, run.examples(), folded)
+    found = summarise({**header, "probes": chosen}, run.examples(), folded)
+    if probe and not len(found):
+        raise StoreError(f"run {run.id}: {probe} has no values of heads, so none of KV heads; leave --kv-heads out")
+    return found
 
 
 def query_heads_each(run: Run) -> int:

@@ -98,7 +98,7 @@ def identity(header: Mapping[str, Any]) -> dict[str, Any]:
     check_header(header)
     data = header["data"]
     own = {name: card["code"] for name, card in header["probes"].items() if card.get("code")}
-    learned = {"learned": header["learned"]} if header.get("learned") else {}
+    learned = {name: header[name] for name in ("learned", "means") if header.get(name)}
     return (
         ({"code": own} if own else {})
         | learned

@@ -14,7 +14,7 @@ from .errors import UserError
 if TYPE_CHECKING:
     from .store import Store
 
-RULE = re.compile(r"(top|lowest|above)=([0-9.eE+-]+)")
+RULE = re.compile(r"(top|lowest|above)=([0-9]+(?:\.[0-9]+)?)")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ def choose_heads(store: Store, text: str) -> Selection:
     match = RULE.fullmatch(rule)
     if match is None:
         raise UserError(f"{text!r}: expected RUN:PROBE:top=5, :lowest=5 or :above=0.1, as latest:retrieval/score:top=5")
-    order, run = ranked_heads(store, reading)
+    order, texts = ranked_heads(store, reading)
+    if not order:
+        raise UserError(f"{reading!r} has no value of any head; a reading of whole layers can't choose heads")
     how, amount = match[1], float(match[2])
     if how != "above" and (amount < 1 or amount != int(amount)):
         raise UserError(f"{text!r}: expected a whole number of heads, 1 or more")
@@ -41,7 +43,7 @@ def choose_heads(store: Store, text: str) -> Selection:
         top = ", ".join(f"{value:.3g}" for _, value in order[:3])
         raise UserError(f"{text!r}: that is {count} heads of {len(order)} with a value; the highest are {top}")
     taken = order[-count:][::-1] if how == "lowest" else order[:count]
-    return Selection([place for place, _ in taken], run, text)
+    return Selection([place for place, _ in taken], texts, text)
 
 
 def ranked_heads(store: Store, reading: str) -> tuple[list[tuple[tuple[int, int], float]], list[str]]:

@@ -78,8 +78,8 @@ class Store:
     def run(self, ref: str = "latest", *, holding: str | None = None) -> Run:
         """The run called `ref`: an id, a unique prefix of one, or `latest` (that holds the probe `holding`).
 
-        Baselines are meant only where nothing else is: `latest`, or a prefix, is the run rather than what it is
-        compared with.
+        Baselines and edits are meant only where nothing else is: `latest`, or a prefix, is the run rather than what it
+        is compared with.
         """
         names = [folder.name for folder in _run_folders(self.path)]
         if ref == "latest":
@@ -89,8 +89,8 @@ class Store:
                 raise StoreError(f"the store {self.path} holds no readable run. Measure something first")
             own = [
                 name
-                for name, kind in zip(readable["run_id"], readable["baseline"], strict=True)
-                if not isinstance(kind, str)
+                for name, kind, base in zip(readable["run_id"], readable["kind"], readable["baseline"], strict=True)
+                if kind != "edit" and not isinstance(base, str)
             ]
             order = [Run(self.path / name) for name in own or readable["run_id"]]
             return next((one for one in order if holding in one.header["probes"]), order[0]) if holding else order[0]

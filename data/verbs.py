@@ -248,6 +248,8 @@ def _print_summary(run: Run) -> None:
     print(f"  model    {model['name']}, {heads}, {header['dtype']}")
     prompts = f"{data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}"
     print(f"  data     {'the weights alone, no prompts' if data['spec'] == NO_TOKENS else prompts}")
+    if header.get("said"):
+        print(f"  edited   {header['said']}")
     print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}")
     for kind, base in run.baselines().items():
         state = "" if base.status == "done" else f", {base.status}"

@@ -96,7 +96,8 @@ def delimiters_among(ids: Tensor, tokenizer: Any) -> Tensor | None:
         return None
     known, place = ids.unique(return_inverse=True)
     special = set(tokenizer.all_special_ids)
-    return torch.tensor([one not in special and _delimits(tokenizer.decode([one])) for one in known.tolist()])[place]
+    marks = [one not in special and _delimits(tokenizer.decode([one])) for one in known.tolist()]
+    return torch.tensor(marks, device=ids.device)[place]
 
 
 def _delimits(text: str) -> bool:

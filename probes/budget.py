@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..data.heads import head_name
+from ..data.errors import UserError
 from ..data.intervals import bootstrap_mean
 from ..data.run import Run
 from ..data.selection import ranked_heads
 from ..data.store import Store
-from .causal import every_head, means_over, values_of
-from .edit_run import EditPlan, carry_out
+from .causal import every_head, values_of
+from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head
 from .plan import Plan
@@ -69,18 +69,9 @@ def budget(
     report: Report | None = None,
 ) -> Budget:
     """Run every point of every curve once (a set of heads that several orders share is edited once)."""
-    every = every_head(plan.model)
-    random = np.random.default_rng(plan.seed)
-    drawn = {f"random {number}": _shuffled(every, random) for number in range(random_orders)}
-    ranked = {name: _completed(order, every, random) for name, order in orders.items()}
-    sizes = sizes_of(len(every))
-    sets: dict[tuple[Head, ...], int] = {}
-    places = {
-        name: [sets.setdefault(tuple(sorted(order[:size])), len(sets)) for size in sizes]
-        for name, order in {**ranked, **drawn}.items()
-    }
-    means = means_over(means_plan or plan) if kind.kind_of.needs == "means" else {}
-    variants = [[_of(kind, heads)] if heads else [] for heads in sets]
+    sizes, sets, places = points(plan, orders, random_orders)
+    means = Means(means_plan or plan) if kind.kind_of.needs == "means" else None
+    variants = [[kind.of(heads)] if heads else [] for heads in sets]
     made = EditPlan(plan, variants, means=means, said=f"budget curves: {kind.kind} of {len(sets)} sets of heads")
     run = carry_out(made, store, report=report)
     name = score or made.names[0]
@@ -88,8 +79,19 @@ def budget(
     return _read(values, places, list(orders), sizes, run, name)
 
 
-def _of(kind: Edit, heads: Sequence[Head]) -> Edit:
-    return Edit.from_card({**kind.card(), "heads": [head_name(*one) for one in heads]})
+def points(
+    plan: Plan, orders: Mapping[str, Sequence[Head]], random_orders: int = ORDERS
+) -> tuple[list[int], list[tuple[Head, ...]], dict[str, list[int]]]:
+    """(sizes, the different sets of heads to edit, order -> which set it has edited at each size)."""
+    every, random = every_head(plan.model), np.random.default_rng(plan.seed)
+    drawn = {f"random {number}": _shuffled(every, random) for number in range(random_orders)}
+    ranked = {name: _completed(order, every, random) for name, order in orders.items()}
+    sizes, sets = sizes_of(len(every)), {}
+    places = {
+        name: [sets.setdefault(tuple(sorted(order[:size])), len(sets)) for size in sizes]
+        for name, order in {**ranked, **drawn}.items()
+    }
+    return sizes, list(sets), places
 
 
 def _shuffled(heads: Sequence[Head], random: np.random.Generator) -> list[Head]:
@@ -109,7 +111,7 @@ def _read(
     share = np.array(sizes) / sizes[-1]
     drawn = np.stack([values[:, places[name]] for name in places if name.startswith("random ")])
     middle = drawn.mean(0)
-    chance = np.array([_area(drawn.sum(0) / len(drawn) - one, share).mean() for one in drawn])
+    chance = np.array([_area(middle - one, share).mean() for one in drawn])
     lines = []
     for name in names:
         curve = values[:, places[name]]
@@ -160,8 +162,11 @@ def orders_of(store: Store, texts: Sequence[str]) -> tuple[dict[str, list[Head]]
     for text in texts:
         for reading in [text] if ":" in text else _readings_in(store, text):
             order, prompts = ranked_heads(store, reading)
-            found[reading.partition(":")[2]] = [place for place, _ in order]
+            name = reading.partition(":")[2]
+            found[name if name not in found else reading] = [place for place, _ in order]
             used += prompts
+    if not found:
+        raise UserError(f"{', '.join(texts)}: no reading of heads is held there; name a run of `headatlas measure`")
     return found, used
 
 

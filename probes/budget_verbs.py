@@ -42,7 +42,7 @@ def budget_arguments(parser: argparse.ArgumentParser) -> None:
 def budget_run(args: argparse.Namespace) -> int:
     """Run the curves and print the readings, the best first."""
     from ..data.store import open_store
-    from .budget import budget, orders_of
+    from .budget import budget, orders_of, points
     from .causal import prompts
     from .edits.edit import Edit
     from .progress import Bar
@@ -53,7 +53,8 @@ def budget_run(args: argparse.Namespace) -> int:
     options = {"examples": args.examples, "bos": args.bos}
     plan, _ = prompts(model, args.data, seed=args.seed, without=used, **options)
     others, _ = prompts(model, args.data, seed=args.seed + 1000, **options)
-    with Bar(len(plan.data.examples), lines=True, unit="prompts") as bar:
+    forwards = len(plan.data.examples) * len(points(plan, orders, args.orders)[1])
+    with Bar(forwards, lines=True, unit="forwards") as bar:
         found = budget(
             plan, Edit(args.kind), orders, store=args.store, score=args.score, random_orders=args.orders,
             means_plan=others, report=bar,

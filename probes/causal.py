@@ -19,10 +19,10 @@ from ..data.errors import UserError
 from ..data.heads import head_name
 from ..data.jsonl import digest_of
 from ..data.run import Run
-from .edit_run import EditPlan, carry_out
+from ..data.writer import TEXT_LIMIT
+from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head, others_than, random_sets
-from .forward import Outputs, mean_outputs
 from .models import Model
 from .plan import BATCH_TOKENS, Plan, frame_of, load_for
 from .progress import Report
@@ -60,12 +60,12 @@ def prompts(
             f"{made.spec!r} has prompts of {', '.join(map(str, lengths))} tokens; score one length at a time"
         )
     frame = frame_of(model, made, bos, 0)
-    seen = {text[:400] for text in without}
-    kept = [index for index, text in enumerate(frame["text"]) if str(text)[:400] not in seen]
+    seen = set(without)
+    kept = [index for index, text in enumerate(frame["text"]) if str(text)[:TEXT_LIMIT] not in seen]
     if not kept:
         raise UserError(f"all {len(frame)} prompts of {made.spec!r} were used to choose the heads; use another --seed")
     plan = Plan(model, made, (), {}, frame, seed, bos, batch_tokens, keep_positions=0)
-    return plan if len(kept) == len(frame) else part_of_plan(plan, kept), examples - len(kept)
+    return plan if len(kept) == len(frame) else part_of_plan(plan, kept), len(frame) - len(kept)
 
 
 def part_of_plan(plan: Plan, kept: Sequence[int]) -> Plan:
@@ -101,8 +101,10 @@ def causal_report(
     if edit is None:
         return CausalReport(table_of(runs), runs, (), "", left_out)
     every = every_head(plan.model)
+    if unknown := sorted(set(spared) - set(every)):
+        raise UserError(f"there is no head {head_name(*unknown[0])} to spare; {plan.model.name} has {len(every)} heads")
     chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
-    means = means_over(means_plan or plan) if edit.kind_of.needs == "means" else {}
+    means = Means(means_plan or plan) if edit.kind_of.needs == "means" else None
     controls, where = random_sets(chosen, others_than(spared, every), count=sets, seed=plan.seed)
     rest = others_than(chosen, every)
     conditions = {
@@ -112,20 +114,10 @@ def causal_report(
     }
     for name, (sets_of, said) in conditions.items():
         if sets_of:
-            variants = [[_of(edit, heads)] for heads in sets_of]
+            variants = [[edit.of(heads)] for heads in sets_of]
             made = EditPlan(plan, variants, runs["unedited"].id, means, f"{name}: {said}")
             runs[name] = carry_out(made, store, report=report)
     return CausalReport(table_of(runs), runs, tuple(head_name(*one) for one in chosen), where, left_out)
-
-
-def _of(edit: Edit, heads: Sequence[Head]) -> Edit:
-    return Edit.from_card({**edit.card(), "heads": [head_name(*one) for one in heads]})
-
-
-def means_over(plan: Plan) -> Outputs:
-    """Mean outputs of every head over the prompts of a plan."""
-    batches = plan.batches(0, plan.data.examples)
-    return mean_outputs(plan.model, (plan.encode(one) for one in batches))
 
 
 def values_of(run: Run, score: str) -> np.ndarray:

@@ -6,8 +6,9 @@ several. Scores speak of the whole model, so rows have neither layer nor head. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,33 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.run import Run
 from ..data.schema import run_id
 from ..data.store import open_store
 from ..data.tokens import TokenBatch
 from .edits.edit import Edit
-from .forward import head_outputs
+from .forward import head_outputs, mean_outputs
 from .plan import Plan
 from .progress import Progress, Report
 from .scores import SCORES, scored, scores_for
 
 EDIT_OF = "edit-of"
 Variants = Sequence[Sequence[Edit]]
+
+
+@dataclass(frozen=True)
+class Means:
+    """The mean outputs of all heads over the prompts of a plan, made when they are first asked for."""
+
+    plan: Plan
+
+    @cached_property
+    def outputs(self) -> dict[tuple[str, int], Tensor]:
+        """(tower, layer) -> [head, d_head]."""
+        batches = self.plan.batches(0, self.plan.data.examples)
+        return mean_outputs(self.plan.model, (self.plan.encode(one) for one in batches))
 
 
 @dataclass(frozen=True)
@@ -39,7 +54,7 @@ class EditPlan:
     variants: Variants = ((),)
     of: str | None = None
     """The run without edits; None for that run itself."""
-    means: Mapping[tuple[str, int], Tensor] = field(default_factory=dict)
+    means: Means | None = None
     said: str = ""
     """What the variants are, as `20 random sets from the same layers`."""
 
@@ -61,6 +76,7 @@ class EditPlan:
             "kind": "edit",
             "edits": [] if edits == [[]] else edits,
             "said": self.said,
+            "means": self.means.plan.data.digest if self.means else None,
             "parents": [{"run": self.of, "relation": EDIT_OF}] if self.of else [],
             "probes": cards,
         }
@@ -107,10 +123,11 @@ def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None
 def _rows(plan: EditPlan, first: int, examples: Sequence[Example], tell: Callable[[int], None]) -> pd.DataFrame:
     """The store's rows of one chunk; `tell` hears of the prompts of each forward."""
     tables = []
+    means = plan.means.outputs if plan.means else None
     for batch in plan.plan.batches(first, examples):
-        partner = _partner(plan, batch)
+        partner = _partner(plan, first, batch)
         for part, variant in zip(plan.parts or ("",), plan.variants, strict=True):
-            found = scored(plan.plan, batch, variant, names=plan.names, means=plan.means, partner=partner)
+            found = scored(plan.plan, batch, variant, names=plan.names, means=means, partner=partner)
             tables += [
                 pd.DataFrame(
                     {"example": np.arange(first, first + len(batch)), "probe": name, "part": part,
@@ -123,17 +140,26 @@ def _rows(plan: EditPlan, first: int, examples: Sequence[Example], tell: Callabl
     return pd.concat(tables, ignore_index=True)
 
 
-def _partner(plan: EditPlan, examples: Sequence[Example]) -> dict[tuple[str, int], Tensor] | None:
-    """What heads write on the next prompt of the batch, at the same token (its last one where it is shorter)."""
+def _partner(plan: EditPlan, first: int, examples: Sequence[Example]) -> dict[tuple[str, int], Tensor] | None:
+    """What heads write on the partner of each prompt, at the same token (its last one where it is shorter)."""
     if not any(one.kind_of.needs == "partner" for variant in plan.variants for one in variant):
         return None
-    batch = plan.plan.encode(examples)
-    return {place: swapped(output, batch) for place, output in head_outputs(plan.plan.model, batch).items()}
+    every = plan.plan.data.examples
+    batch = plan.plan.encode([every[partner_of(every, first + index)] for index in range(len(examples))])
+    width = max(plan.plan.lengths[first : first + len(examples)])
+    return {place: aligned(output, batch, width) for place, output in head_outputs(plan.plan.model, batch).items()}
 
 
-def swapped(output: Tensor, batch: TokenBatch) -> Tensor:
-    """Outputs [batch, head, query, d_head] of the next example of the batch; the last one's is the first."""
+def partner_of(examples: Sequence[Example], index: int) -> int:
+    """The number of the next prompt of another cluster, counted round; of any prompt where all are of one."""
+    order = [(index + step) % len(examples) for step in range(1, len(examples))]
+    if not order:
+        raise UserError("edit resample takes what heads write on another prompt; expected 2 prompts or more, came 1")
+    return next((one for one in order if examples[one].cluster != examples[index].cluster), order[0])
+
+
+def aligned(output: Tensor, batch: TokenBatch, width: int) -> Tensor:
+    """Outputs [batch, head, query, d_head] cut or drawn out to `width` queries: beyond a prompt's end, its last one."""
     assert batch.lengths is not None
-    last = batch.lengths.to(output.device).roll(-1) - 1
-    place = torch.minimum(torch.arange(output.shape[2], device=output.device)[None], last[:, None])
-    return output.roll(-1, 0).gather(2, place[:, None, :, None].expand_as(output))
+    place = torch.minimum(torch.arange(width)[None], batch.lengths[:, None] - 1).to(output.device)
+    return output.gather(2, place[:, None, :, None].expand(-1, output.shape[1], -1, output.shape[3]))

@@ -56,7 +56,9 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` or --policy keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` or --policy keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")
-    parser.add_argument("--phase", choices=PHASES, default="both", help="prompts, single tokens after a cache, or both")
+    parser.add_argument(
+        "--phase", choices=PHASES, default="both", help="of a generation (ha.generate); here all is prefill"
+    )
     parser.add_argument("--data", default="needle", help="prompts; with answers these are scored (default: needle)")
     parser.add_argument("--examples", type=at_least(1), default=60, help="prompts in all (default: 60)")
     parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
@@ -100,6 +102,8 @@ def edit_run(args: argparse.Namespace) -> int:
     print(f"{edit.spelled}, {plan.title}, {len(plan.data.examples)} prompts")
     if picked:
         print(f"heads chosen by {picked.name}; {left_out} prompts left out that they were chosen on")
+    if "random" not in found.runs and args.sets:
+        print("random sets: none, for fewer heads are left than were chosen")
     if "random" in found.runs:
         spare = f", never {args.spare}" if args.spare else ""
         print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}{spare}")

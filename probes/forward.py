@@ -62,13 +62,15 @@ def edited(
     partner: Outputs | None = None,
     network: Callable[..., Any] | None = None,
     every_token: bool = True,
+    may_lack: Sequence[str] = (),
 ) -> Any:
     """The model's output on `batch` with `edits` in force; without any, its plain output.
 
     Logits are of every token, or, without `every_token`, of those that the batch names (`logits_to_keep`). `network` is
-    called in place of the whole model, such as `model.network.base_model` for hidden states alone.
+    called in place of the whole model, such as `model.network.base_model` for hidden states alone. A label that
+    no token of the batch has is refused, unless it `may_lack`: then nothing is edited there.
     """
-    editor = editor_for(model, batch, edits, means=means, partner=partner)
+    editor = editor_for(model, batch, edits, means=means, partner=partner, may_lack=may_lack)
     check_tokens(model, batch)
     editing = Observer(model, batch, frozenset(), editor=editor, silent=True)
     return run(model, batch, editing, change=all_logits if every_token else dict, network=network)
@@ -94,9 +96,14 @@ def mean_outputs(model: Model, batches: Iterable[TokenBatch]) -> dict[tuple[str,
         assert batch.query_mask is not None
         real = batch.query_mask.to(model.device)
         tokens += int(real.sum())
-        for place, output in head_outputs(model, batch).items():
-            kept = output.masked_fill(~real[:, None, :, None], 0.0).double().sum((0, 2))
-            sums[place] = sums[place] + kept if place in sums else kept
+
+        def add(stats: AttentionStats, real: Tensor = real) -> None:
+            if stats.call.number == 0 and not stats.call.cross:
+                place = (stats.call.tower, stats.layer)
+                kept = stats["output"].masked_fill(~real[:, None, :, None], 0.0).double().sum((0, 2))
+                sums[place] = sums[place] + kept if place in sums else kept
+
+        observe(model, batch, {"output"}, on_layer=add)
     return {place: (total / tokens).float() for place, total in sums.items()}
 
 
@@ -108,11 +115,13 @@ def editor_for(
     means: Outputs | None,
     partner: Outputs | None,
     coming: tuple[str, ...] = (),
+    may_lack: Sequence[str] = (),
 ) -> Editor | None:
     """The editor of some edits, or None where there are none; what the model does not have is refused.
 
     `coming` are labels that no token has yet but will, while generating; without any, no step comes after the prompts.
     """
+    edits = [edits] if isinstance(edits, Edit) else edits
     if model.verify and not model.calls:
         check_capture(model, batch)
     if not edits:
@@ -129,7 +138,9 @@ def editor_for(
         lacking = one.kind_of.needs
         if lacking and not given[lacking]:
             raise UserError(f"edit {one.kind} needs `{lacking}` beside the prompt: {WHERE_FROM[lacking]}")
-    return Editor(tuple(edits), batch.group_names, means or {}, partner or {}, coming, prompts=batch.example_ids)
+    return Editor(
+        tuple(edits), batch.group_names, means or {}, partner or {}, (*coming, *may_lack), prompts=batch.example_ids
+    )
 
 
 WHERE_FROM = {

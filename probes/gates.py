@@ -2,7 +2,7 @@
 
 Each KV head's output is a full + (1 - a) streaming attention; only the gates a learn, by Adam, from the squared
 difference of the last hidden states to those of the model as it is, plus a price of their mean. Source: Xiao et al.,
-"DuoAttention", section 2.3 and its code: gates start at 1 and are clamped to [0, 1] before each step, the rate ramps
+"DuoAttention", section 2.3 and its code: gates start at 1 and are clamped to [0, 1] after each step, the rate ramps
 over the first and last fifth, price 0.05. Streaming attention is a mask here, so prompts are short.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,15 @@ def plan_gates(model: Model, data: str, settings: Settings, *, examples: int, se
     if settings.folds < 1 or settings.steps < 1 or settings.recent < 1 or settings.sinks < 0:
         raise UserError(f"expected folds, steps and recent of 1 or more and sinks of 0 or more; came {settings}")
     made = load_for(model, data, examples=examples, seed=seed, bos=bos)
-    if not any(one.answer or one.answer_ids for one in made.examples):
-        raise UserError(f"data set {made.name!r} has no answers, and gates are trained on those; use needle or secrets")
-    if len(made.examples) < settings.folds:
-        raise UserError(f"{len(made.examples)} prompts don't make {settings.folds} folds; ask for more examples")
+    silent = sum(not (one.answer or one.answer_ids) for one in made.examples)
+    if silent:
+        raise UserError(
+            f"gates are trained on answers, and {silent} of {len(made.examples)} prompts of {made.name!r} have none; "
+            "use needle or secrets"
+        )
+    clusters = len({one.cluster for one in made.examples})
+    if clusters < settings.folds:
+        raise UserError(f"{clusters} clusters of prompts don't make {settings.folds} folds; ask for more examples")
     frame = frame_of(model, made, bos, 0)
     longest, shortest = max(frame["tokens"]), settings.sinks + settings.recent
     if longest > LONGEST or longest <= shortest:
@@ -107,10 +112,17 @@ def plan_gates(model: Model, data: str, settings: Settings, *, examples: int, se
             f"expected prompts of {shortest + 1} to {LONGEST} tokens, more than the cache of {settings.sinks} + "
             f"{settings.recent}; the longest here has {longest}"
         )
-    order = np.random.default_rng(seed).permutation(len(frame))
-    fold = [f"fold {place % settings.folds}" for place in order]
+    fold = _folds(frame["cluster"].astype(str).tolist(), settings.folds, seed)
     plan = Plan(model, made, (), {}, frame.assign(cluster=fold), seed, bos, BATCH_TOKENS, keep_positions=0)
     return GatesPlan(plan, settings)
+
+
+def _folds(clusters: Sequence[str], folds: int, seed: int) -> list[str]:
+    """The fold of each prompt: whole clusters, so that no two folds train on the same text."""
+    names = sorted(set(clusters))
+    order = np.random.default_rng(seed).permutation(len(names))
+    fold = {name: f"fold {place % folds}" for name, place in zip(names, order, strict=True)}
+    return [fold[one] for one in clusters]
 
 
 def stored(plan: GatesPlan, store: str | Path) -> Run | None:
@@ -207,9 +219,10 @@ def _distance(
                             "trained for plain causal attention alone")  # fmt: skip
         assert inputs.value is not None
         full, _ = attention_output(inputs)
+        mask = _streaming_mask(inputs.shape[2], settings.sinks, settings.recent)
         short = torch.nn.functional.scaled_dot_product_attention(
-            inputs.query, inputs.key, inputs.value, scale=inputs.scale, enable_gqa=inputs.repeats > 1,
-            attn_mask=_streaming_mask(inputs.shape[2], settings.sinks, settings.recent).to(inputs.query.device),
+            inputs.query, *(one.repeat_interleave(inputs.repeats, 1) for one in (inputs.key, inputs.value)),
+            scale=inputs.scale, attn_mask=mask.to(inputs.query.device),
         )  # fmt: skip
         gate = found[site.layer].repeat_interleave(inputs.repeats)[None, :, None, None]
         return gate * full + (1 - gate) * short
@@ -219,7 +232,7 @@ def _distance(
     return ((hidden[rows].float() - aim) ** 2).mean()
 
 
-@cache
+@lru_cache(maxsize=8)
 def _streaming_mask(length: int, sinks: int, recent: int) -> Tensor:
     """bool [query, key], what a streaming head sees."""
     query, key = torch.arange(length)[:, None], torch.arange(length)[None, :]

@@ -57,5 +57,5 @@ def gates_run(args: argparse.Namespace) -> int:
     whole = run.kv_heads(NAME)
     for stratum, here in whole.groupby("stratum", sort=False):
         print(f"{stratum}: {(here['mean'] >= 0.5).sum()} of {len(here)} KV heads at 0.5 or above")
-    print(f"Next: headatlas show {run.id} --kv-heads max   or   headatlas compare {run.id}:{NAME} RUN:retrieval/score")
+    print(f"Next: headatlas show {run.id} --kv-heads max --store {args.store}")
     return 0

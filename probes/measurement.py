@@ -7,7 +7,7 @@ docstring; the decorator's arguments say the rest. All of it goes into the run's
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,7 +73,8 @@ class Measurement:
         if self.file is None:
             return self.function(*read)
         try:
-            return self.function(*read)
+            found = self.function(*read)
+            return list(found) if isinstance(found, Iterator) else found
         except Exception as error:
             where = f"{self.name!r}, {place}" if place else repr(self.name)
             raise ProbeError(f"probe {where}: {failure_of(error, self.file)}", exit_code=1) from error

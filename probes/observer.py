@@ -54,8 +54,8 @@ class Observer:
     calls: Counter[int] = field(default_factory=Counter)
     blocks: dict[str, Call] = field(default_factory=dict)
     """The latest self-attention call of each block."""
-    tails: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    """The tail weights of each tower's latest call, averaged over heads."""
+    tails: dict[str, tuple[int, dict[str, Tensor]]] = field(default_factory=dict)
+    """The layer and the tail weights, averaged over heads, of each tower's latest call."""
 
     def __post_init__(self) -> None:
         self.of_stream = self.needs & RESIDUAL.keys()
@@ -218,8 +218,10 @@ class Observer:
         delimiters = None if inputs.key_tokens is None else self.delimiters
         labels = (inputs.query_groups, inputs.key_groups, inputs.key_tokens, delimiters)
         names, real = self.batch.group_names, inputs.visibility.query_mask
-        self._hand_over(AttentionStats(values, call, names, real, *labels, self.tails.get(call.tower)))
-        self.tails[call.tower] = mean_tails(values)
+        layer, before = self.tails.get(call.tower, (None, {}))
+        before = before if layer == call.layer - 1 else None
+        self._hand_over(AttentionStats(values, call, names, real, *labels, before))
+        self.tails[call.tower] = (call.layer, mean_tails(values))
 
     @cached_property
     def delimiters(self) -> Tensor | None:

@@ -158,7 +158,9 @@ def scored(
     network = plan.model.network
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
         batch = replace(batch, extra={**batch.extra, "logits_to_keep": rows})
-    output = edited(plan.model, batch, edits, means=means, partner=partner, every_token=False)
+    output = edited(
+        plan.model, batch, edits, means=means, partner=partner, every_token=False, may_lack=plan.data.groups
+    )
     logits = output.logits if output.logits.shape[1] == len(rows) else output.logits[:, rows]
     wrong = _wrong_tokens(plan, examples) if {"logit_difference", "choice"} & set(names) else None
     read = Scored(logits.float().cpu(), targets[:, rows].cpu(), wrong)

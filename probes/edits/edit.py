@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from ...data.errors import UserError, near_miss
-from ...data.heads import parse_head
+from ...data.heads import head_name, parse_head
 from .kind import REQUIRED, Kind, all_kinds
 
 PHASES = ("both", "prefill", "decode")
@@ -52,6 +52,8 @@ class Edit:
             raise UserError(f"edit {self.kind}: expected a phase of {', '.join(PHASES)}; came {self.phase!r}")
         if self.heads is not None and self.by_prompt is not None:
             raise UserError(f"edit {self.kind}: expected heads for all prompts or by_prompt, not both")
+        if self.heads is not None and not len(self.heads):
+            raise UserError(f"edit {self.kind}: no heads are named; leave `heads` out for every head")
         if self.heads is not None:
             object.__setattr__(self, "heads", _sorted(self.heads))
         if self.by_prompt is not None:
@@ -102,6 +104,10 @@ class Edit:
             where = f"heads of {len(self.by_prompt)} prompts"
         when = "" if self.phase == "both" else f", in {self.phase} alone"
         return f"{self.kind}{f'({given})' if given else ''} of {where}{when}"
+
+    def of(self, heads: Sequence[tuple[int, int]]) -> Edit:
+        """The same edit of other heads, (layer, head) each."""
+        return replace(self, heads=[head_name(*one) for one in heads], by_prompt=None)
 
     def card(self) -> dict[str, Any]:
         """The edit as plain data, for a run's header: what is not said is left out."""

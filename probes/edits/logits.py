@@ -11,17 +11,23 @@ from torch import Tensor
 
 from ...kernels.inputs import AttentionInputs
 from .kind import REQUIRED, edits, positive
-from .place import NEVER, Place, first_key, with_key_bias
+from .place import Place, first_key, never, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
+
+
+def _cache(edit: Edit) -> str | None:
+    """A check: a query always sees itself."""
+    fits = edit.sinks is not None and edit.recent is not None and edit.sinks >= 0 and edit.recent >= 1
+    return None if fits else f"expected sinks of 0 or more and recent of 1 or more, came {edit.sinks} and {edit.recent}"
 
 
 @edits("weights", from_group=REQUIRED)
 def block(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     """The keys of `from_group` get no weight, the others share it as before; a row of no other keys stays as it is."""
     assert edit.from_group is not None
-    return with_key_bias(inputs, place.keys(inputs, edit.from_group), NEVER)
+    return with_key_bias(inputs, place.keys(inputs, edit.from_group), never(inputs))
 
 
 @edits("weights", from_group=REQUIRED, amount=REQUIRED, check=positive)
@@ -51,7 +57,7 @@ def uniform(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInput
     return replace(inputs, query=torch.zeros_like(inputs.query), softcap=None, bias=None, sink_logits=None)
 
 
-@edits("weights", sinks=4, recent=REQUIRED)
+@edits("weights", sinks=4, recent=REQUIRED, check=_cache)
 def mask(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     """Only the first `sinks` and the last `recent` keys are seen, as with a cache that keeps no others."""
     assert edit.sinks is not None and edit.recent is not None

@@ -17,7 +17,7 @@ from ...kernels.inputs import AttentionInputs
 from ...kernels.sdpa import attention_output
 from .kind import REQUIRED, edits, share
 from .logits import uniform
-from .place import NEVER, Place, first_key, part_of, with_key_bias
+from .place import Place, first_key, never, part_of, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -38,6 +38,7 @@ def moved(output: Tensor, inputs: AttentionInputs, giving: Tensor, taking: Tenso
     """The output after `amount` of the weight of `giving` went to `taking`, both bool [batch, head or 1, key]."""
     given, mass = part_of(inputs, giving)
     there, room = part_of(inputs, taking)
+    given, there = given[..., : output.shape[-1]], there[..., : output.shape[-1]]
     factor = torch.where(room > 0, amount * mass / room.clamp(min=torch.finfo(room.dtype).tiny), 0.0)
     return torch.where(room > 0, output - amount * given + factor * there, output)
 
@@ -51,10 +52,12 @@ def act(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Te
     """
     assert edit.amount is not None
     received = attention_stats(inputs, frozenset({"received"}))["received"]
-    real, first = inputs.real_queries(), first_key(inputs)[:, None]
+    view, real, first = inputs.visibility, inputs.real_queries(), first_key(inputs)[:, None]
     place_of = (real.long().cumsum(1) - 1)[:, None]
     length = real.sum(1)[:, None, None]
-    alpha = received / (length - place_of).clamp(min=1)
+    watching = length - place_of if view.causal else length.expand_as(place_of)
+    watching = watching if view.before is None else watching.clamp(max=view.before + 1)
+    alpha = received / watching.clamp(min=1)
     above = 5 / length if edit.threshold is None else edit.threshold
     sinks = (alpha > above) & ~first & real[:, None]
     return moved(output, inputs, sinks, ~sinks, 1 - edit.amount)
@@ -68,5 +71,5 @@ def force(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> 
     target = place.keys(inputs, edit.to_group)
     flat = uniform(inputs, edit, place)
     seen = part_of(flat, target[:, None])[1] > 0
-    made, _ = attention_output(with_key_bias(flat, ~target, NEVER))
+    made, _ = attention_output(with_key_bias(flat, ~target, never(flat)))
     return torch.where(rows & seen, made[..., : output.shape[-1]].to(output.dtype), output)

@@ -46,7 +46,7 @@ def first(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> 
     """All attention goes to the first token, as in a dormant head."""
     assert inputs.value is not None
     where = first_key(inputs)[:, None, :, None]
-    return (inputs.value * where).sum(2, keepdim=True).to(output.dtype).expand_as(output)
+    return (inputs.value[..., : output.shape[-1]] * where).sum(2, keepdim=True).to(output.dtype).expand_as(output)
 
 
 @edits("output", amount=1.0, check=share)
@@ -54,4 +54,5 @@ def identity(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) 
     """A share `amount` of every row's weight moves to the query itself."""
     assert inputs.value is not None and edit.amount is not None
     start = inputs.visibility.offset
-    return torch.lerp(output, inputs.value[:, :, start : start + output.shape[2]].to(output.dtype), edit.amount)
+    own = inputs.value[:, :, start : start + output.shape[2], : output.shape[3]]
+    return torch.lerp(output, own.to(output.dtype), edit.amount)

@@ -18,10 +18,6 @@ FIRST = "first"
 """The pseudo label of the first token that is no padding."""
 NOT = "not:"
 """Before a name: all tokens that it does not name."""
-NEVER = -200.0
-"""A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights.
-
-A larger one costs digits: keys are centred, so a part of it is added to every logit."""
 Place_ = tuple[str, int]
 
 
@@ -121,14 +117,27 @@ def with_key_bias(inputs: AttentionInputs, keys: Tensor, bias: float) -> Attenti
         return replace(inputs, bias=added if inputs.bias is None else inputs.bias + added)
     assert inputs.value is not None
     width = inputs.query.shape[-1]
-    spare = 8 - width % 8 if width % 8 > 6 or width % 8 == 0 else -width % 8
-    query, key, value = (_wider(one, max(2, spare)) for one in (inputs.query, inputs.key, inputs.value))
+    spare = -width % 8
+    spare += 8 if spare < 2 else 0
+    query, key, value = (_wider(one, spare) for one in (inputs.query, inputs.key, inputs.value))
     whole = torch.tensor(bias / inputs.scale, dtype=torch.float64)
     high = whole.to(query.dtype)
     query[..., width] = high
     query[..., width + 1] = (whole - high.double()).to(query.dtype)
     key[..., width : width + 2] = keys[:, None, :, None].to(key.dtype)
     return replace(inputs, query=query, key=key, value=value)
+
+
+def never(inputs: AttentionInputs) -> float:
+    """A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights.
+
+    120 nats below any other logit: |z| <= scale max ||q|| max ||k||, or the soft-cap, plus the largest bias. More would
+    cost digits, for keys are centred, so a part of it is added to every logit.
+    """
+    reach = inputs.scale * float(inputs.query.norm(dim=-1).amax() * inputs.key.norm(dim=-1).amax())
+    reach = reach if inputs.softcap is None else min(reach, inputs.softcap)
+    beside = 0.0 if inputs.bias is None else float(inputs.bias.abs().amax())
+    return -(120.0 + 2 * (reach + beside))
 
 
 def _wider(tensor: Tensor, columns: int) -> Tensor:

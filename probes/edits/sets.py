@@ -35,7 +35,7 @@ def random_sets(
     """
     random = np.random.default_rng(seed)
     others = sorted(set(every) - set(chosen))
-    if not others:
+    if not others or len(set(every)) < len(chosen):
         return [], SAME
     if len(others) <= len(chosen):
         return [_any(chosen, sorted(every), random) for _ in range(count)], SHARED

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...data.errors import UserError, near_miss
 from ...data.run import Run
-from ..causal import every_head, means_over, part_of_plan, values_of
-from ..edit_run import EditPlan, carry_out
+from ..causal import every_head, part_of_plan, values_of
+from ..edit_run import EditPlan, Means, carry_out
 from ..edits.edit import Edit
 from ..edits.sets import Head
 from ..plan import Plan
@@ -47,6 +47,11 @@ class Search:
         """The model as it is, on the prompts to choose on."""
         return carry_out(EditPlan(self.chosen_on, said="unedited"), self.store, report=self.report)
 
+    @cached_property
+    def means(self) -> Means:
+        """The mean outputs of heads on the prompts to choose on."""
+        return Means(self.chosen_on)
+
     @property
     def mean(self) -> float:
         """The score of the model as it is, on the prompts to choose on."""
@@ -55,8 +60,8 @@ class Search:
     def means_of(self, edits: Sequence[Edit], said: str) -> np.ndarray:
         """[edit], the mean score with each of `edits` in force alone, on the prompts to choose on."""
         needed = any(one.kind_of.needs == "means" for one in edits)
-        means = means_over(self.chosen_on) if needed else {}
-        plan = EditPlan(self.chosen_on, [[one] for one in edits], self.unedited.id, means, f"search: {said}")
+        variants = [[one] for one in edits]
+        plan = EditPlan(self.chosen_on, variants, self.unedited.id, self.means if needed else None, f"search: {said}")
         return values_of(carry_out(plan, self.store, report=self.report), self.score).mean(0)
 
     def gains(self, means: np.ndarray) -> np.ndarray:

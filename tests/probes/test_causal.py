@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 import torch
 from headatlas.data.errors import UserError
+from headatlas.data.examples import Example
+from headatlas.data.schema import run_id
 from headatlas.data.selection import choose_heads
 from headatlas.data.store import open_store
 from headatlas.probes.budget import _read, budget, orders_of, sizes_of
 from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts, values_of
-from headatlas.probes.edit_run import EditPlan, carry_out, swapped
+from headatlas.probes.edit_run import EditPlan, Means, aligned, carry_out, partner_of
 from headatlas.probes.edits.edit import Edit
 from headatlas.probes.edits.sets import SAME, SHARED, random_sets
 from headatlas.probes.forward import edited, head_outputs, mean_outputs
@@ -210,12 +212,26 @@ def test_mean_outputs_are_means_over_real_tokens():
     torch.testing.assert_close(found["text", 1], expected)
 
 
-def test_a_partner_is_the_next_prompt_at_the_same_token():
-    model = tiny()
-    ids = torch.randint(5, 90, (2, 12), generator=torch.Generator().manual_seed(3))
-    batch = labelled(model, ids)
-    output = torch.arange(24.0).view(2, 1, 12, 1)
-    assert swapped(output, batch).flatten().tolist() == [*range(12, 24), *range(12)]
+def test_a_partner_is_the_next_prompt_of_another_cluster():
+    examples = [Example(id=str(index), text="a", cluster=cluster) for index, cluster in enumerate("aabc")]
+    assert [partner_of(examples, index) for index in range(4)] == [2, 2, 3, 0]
+    assert [partner_of(examples[:2], index) for index in range(2)] == [1, 0], "all of one cluster: the next one"
+    with pytest.raises(UserError, match="expected 2 prompts or more, came 1"):
+        partner_of(examples[:1], 0)
+
+
+def test_a_partner_is_read_at_the_same_token_or_its_last():
+    batch = labelled(tiny(), torch.full((1, 4), 5))
+    output = torch.arange(4.0).view(1, 1, 4, 1)
+    assert aligned(output, batch, 6).flatten().tolist() == [0, 1, 2, 3, 3, 3]
+    assert aligned(output, batch, 2).flatten().tolist() == [0, 1]
+
+
+def test_other_means_are_another_run(pico, plan):
+    edit = [[Edit("mean", ["L1H0"])]]
+    other, _ = prompts(pico, DATA, examples=4, seed=99, bos="default")
+    ids = {run_id(EditPlan(plan, edit, means=Means(one)).header()) for one in (plan, other)}
+    assert len(ids) == 2
 
 
 def test_a_swap_is_the_distance_of_the_last_hidden_states(pico, plan):

@@ -44,9 +44,9 @@ def test_gates_stay_open_where_the_answer_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("data", "settings", "said"),
     [
-        ("text:length=64", FEW, "has no answers, and gates are trained on those"),
+        ("text:length=64", FEW, "gates are trained on answers, and 8 of 8 prompts of"),
         ("secrets:lengths=128", Settings(recent=200), "expected prompts of 205 to 4096 tokens"),
-        ("secrets:lengths=128", Settings(folds=9), "8 prompts don't make 9 folds"),
+        ("secrets:lengths=128", Settings(folds=9), "clusters of prompts don't make 9 folds"),
         ("secrets:lengths=128", Settings(steps=0), "expected folds, steps and recent of 1 or more"),
     ],
 )
