@@ -7,6 +7,7 @@ being written.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from html import escape
@@ -23,7 +24,7 @@ from .command import resume_command
 from .errors import StoreError, near_miss
 from .lock import LOCK_NAME, is_alive, read_owner
 from .parts import first_claims, list_parts, metadata, read_parts, read_table
-from .schema import SCHEMA_VERSION, chunk_count
+from .schema import SCHEMA_VERSION, chunk_count, run_id
 
 HEADER_NAME = "run.json"
 """Name of the header inside a run's folder."""
@@ -186,6 +187,15 @@ class Run:
 @lru_cache(maxsize=8)
 def _computed_heads(path: Path, parts: tuple[str, ...]) -> pa.Table:
     return Run(path).summary() if parts else columns.HEADS.empty_table()
+
+
+def finished(store: Path, header: Mapping[str, Any]) -> Run | None:
+    """The run of a header if the store holds all of it: done, with every probe that the header names."""
+    path = store / run_id(header)
+    if not (path / HEADER_NAME).exists():
+        return None
+    run = Run(path)
+    return run if run.status == "done" and set(header["probes"]) <= set(run.header["probes"]) else None
 
 
 def read_header(folder: Path) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class TokenBatch:
         wanted = family(name) if name in LABELS else (name,)
         return [index for index, group in enumerate(self.group_names) if group in wanted]
 
+    def answering(self) -> Tensor:
+        """bool [batch, key], True where the next token is one of the answer."""
+        return torch.nn.functional.pad(self.group_mask("answer")[:, 1:], (0, 1), value=False)
+
     def has_group(self, name: str) -> bool:
         """Whether any token of the batch carries the label or one below it."""
         indices = self.group_index(name)

@@ -77,8 +77,7 @@ def part_of_plan(plan: Plan, kept: Sequence[int]) -> Plan:
 
 def every_head(model: Model) -> list[Head]:
     """All heads of the text tower."""
-    calls = {call.layer: call.heads for call in model.calls if call.tower == "text" and not call.cross}
-    return [(layer, head) for layer, heads in sorted(calls.items()) for head in range(heads)]
+    return [(layer, head) for layer, call in sorted(model.text_calls.items()) for head in range(call.heads)]
 
 
 def causal_report(

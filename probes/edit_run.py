@@ -19,8 +19,7 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.examples import Example
-from ..data.run import Run
-from ..data.schema import run_id
+from ..data.run import Run, finished
 from ..data.store import open_store
 from ..data.tokens import TokenBatch
 from .edits.edit import Edit
@@ -84,10 +83,7 @@ class EditPlan:
 
 def stored(plan: EditPlan, store: str | Path) -> Run | None:
     """The run of this plan if the store holds all of it."""
-    path = Path(store) / run_id(plan.header())
-    run = Run(path) if (path / "run.json").exists() else None
-    held = run is not None and run.status == "done" and set(plan.names) <= set(run.header["probes"])
-    return run if held else None
+    return finished(Path(store), plan.header())
 
 
 def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None) -> Run:

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.examples import Example
-from ..data.run import HEADER_NAME, Run
-from ..data.schema import run_id
+from ..data.run import Run, finished
 from ..data.store import open_store
 from ..data.tokens import TokenBatch
 from ..kernels.inputs import AttentionInputs
@@ -126,12 +125,8 @@ def _folds(clusters: Sequence[str], folds: int, seed: int) -> list[str]:
 
 
 def stored(plan: GatesPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds it."""
-    path = Path(store) / run_id(plan.header())
-    if not (path / HEADER_NAME).exists():
-        return None
-    run = Run(path)
-    return run if run.status == "done" else None
+    """The run of this plan if the store holds all of it."""
+    return finished(Path(store), plan.header())
 
 
 def carry_out(plan: GatesPlan, store: str | Path, *, report: Report | None = None) -> Run:
@@ -161,7 +156,7 @@ def train(
 ) -> dict[int, Tensor]:
     """Layer -> gates [kv_head], trained on these prompts."""
     model = plan.model
-    calls = {call.layer: call for call in model.calls if call.tower == "text" and call.causal and not call.cross}
+    calls = {layer: call for layer, call in model.text_calls.items() if call.causal}
     found = {layer: torch.ones(call.kv_heads, device=model.device, requires_grad=True) for layer, call in calls.items()}
     optimiser = torch.optim.Adam(list(found.values()), lr=settings.rate)
     batches = [
@@ -199,7 +194,7 @@ def _rate(share: float) -> float:
 
 def _aim(model: Model, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """The model's own last hidden states at the tokens that say the answer, [row, d_model], and where those are."""
-    rows = torch.nn.functional.pad(batch.group_mask("answer")[:, 1:], (0, 1), value=False).to(model.device)
+    rows = batch.answering().to(model.device)
     with capture(model.network, lambda module, inputs: None):
         hidden = model.network.base_model(**model_inputs(model, batch, model.network.base_model)).last_hidden_state
     return hidden[rows].float(), rows
@@ -241,7 +236,7 @@ def _streaming_mask(length: int, sinks: int, recent: int) -> Tensor:
 
 def _rows(model: Model, found: dict[int, Tensor], members: np.ndarray) -> pd.DataFrame:
     """The store's rows: every query head has the gate of its KV head, in every prompt that trained it."""
-    layers = {call.layer: call for call in model.calls if call.tower == "text"}
+    layers = model.text_calls
     places = [
         (layer, head, float(gate[head // (layers[layer].heads // len(gate))]))
         for layer, gate in found.items()

@@ -19,8 +19,7 @@ import pandas as pd
 from ..data.errors import UserError, near_miss
 from ..data.examples import Example
 from ..data.heads import head_name
-from ..data.run import HEADER_NAME, Run
-from ..data.schema import run_id
+from ..data.run import Run, finished
 from ..data.store import RunWriter, open_store
 from ..kernels.dispatch import using
 from .features import Vectors, data_at, head_vectors
@@ -132,12 +131,8 @@ def values_of(examples: list[Example], name: str, data: str) -> list[str]:
 
 
 def stored(plan: LearnPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds it."""
-    path = Path(store) / run_id(plan.header())
-    if not (path / HEADER_NAME).exists():
-        return None
-    run = Run(path)
-    return run if run.status == "done" else None
+    """The run of this plan if the store holds all of it."""
+    return finished(Path(store), plan.header())
 
 
 def carry_out(plan: LearnPlan, store: str | Path, *, report: Report | None = None) -> Run:

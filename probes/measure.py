@@ -13,8 +13,7 @@ from typing import Any, overload
 from ..data.catalog import all_datasets
 from ..data.errors import NoTemplateError, UserError
 from ..data.examples import Example
-from ..data.run import HEADER_NAME
-from ..data.schema import run_id
+from ..data.run import finished
 from ..data.store import Run, RunWriter, open_store
 from ..kernels.dispatch import using
 from .baselines import baseline_plans, random_weights
@@ -153,12 +152,7 @@ def _weights_plans(
 
 def stored_run(plan: Plan | WeightsPlan, store: str | Path) -> Run | None:
     """The run of this plan if the store holds all of it."""
-    path = Path(store) / run_id(plan.header())
-    if not (path / HEADER_NAME).exists():
-        return None
-    run = Run(path)
-    whole = run.status == "done" and {one.name for one in plan.probes} <= set(run.header["probes"])
-    return run if whole else None
+    return finished(Path(store), plan.header())
 
 
 def carry_out(plan: Plan | WeightsPlan, store: str | Path, *, report: Report | None = None) -> Run:

@@ -67,6 +67,11 @@ class Model:
         return None, 0
 
     @property
+    def text_calls(self) -> dict[int, Call]:
+        """Layer -> self-attention call of the text tower."""
+        return {call.layer: call for call in self.calls if call.tower == "text" and not call.cross}
+
+    @property
     def device(self) -> torch.device:
         """Where the inputs go."""
         return self.network.device

@@ -98,7 +98,7 @@ def chosen_on(policy: Policy, store: str | Path) -> list[str] | None:
 
 def _query_heads_each(policy: Policy, model: Model) -> list[int]:
     """Query heads of a KV head, layer by layer; a policy of another shape is refused."""
-    calls = {call.layer: call for call in model.calls if call.tower == "text" and not call.cross}
+    calls = model.text_calls
     layers, shared = policy.shape
     widths = sorted({call.kv_heads for call in calls.values()})
     if sorted(calls) != list(range(layers)) or widths != [shared]:

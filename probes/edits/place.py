@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -131,13 +132,14 @@ def with_key_bias(inputs: AttentionInputs, keys: Tensor, bias: float) -> Attenti
 def never(inputs: AttentionInputs) -> float:
     """A logit bias after which nothing is left of a weight; a row of such keys alone keeps its weights.
 
-    120 nats below any other logit: |z| <= scale max ||q|| max ||k||, or the soft-cap, plus the largest bias. More would
-    cost digits, for keys are centred, so a part of it is added to every logit.
+    120 nats below any other logit: |z| <= scale max ||q|| max ||k||, or the soft-cap, plus the largest bias. A power of
+    2, so that it hardly hangs on other heads and prompts; more would cost digits, for keys are centred, so a part of it
+    is added to every logit.
     """
     reach = inputs.scale * float(inputs.query.norm(dim=-1).amax() * inputs.key.norm(dim=-1).amax())
     reach = reach if inputs.softcap is None else min(reach, inputs.softcap)
     beside = 0.0 if inputs.bias is None else float(inputs.bias.abs().amax())
-    return -(120.0 + 2 * (reach + beside))
+    return -(2.0 ** math.ceil(math.log2(120.0 + 2 * (reach + beside))))
 
 
 def _wider(tensor: Tensor, columns: int) -> Tensor:

@@ -25,19 +25,13 @@ CACHES = ((4, 16), (64, 256))
 
 def kv_heads(model: Model) -> list[tuple[Call, int]]:
     """Every KV head of the text tower's causal layers, by call and number."""
-    calls = {call.layer: call for call in model.calls if call.tower == "text" and call.causal and not call.cross}
-    return [(call, head) for call in calls.values() for head in range(call.kv_heads)]
+    calls = [call for call in model.text_calls.values() if call.causal]
+    return [(call, head) for call in calls for head in range(call.kv_heads)]
 
 
 def last_hidden(model: Model, batch: TokenBatch, edits: list[Edit]) -> Tensor:
     """The last hidden states [batch, token, d_model], after the final norm, with some edits in force."""
     return edited(model, batch, edits, network=model.network.base_model).last_hidden_state.float()
-
-
-def answer_rows(batch: TokenBatch) -> Tensor:
-    """bool [batch, token], True where the next token is one of the answer."""
-    following = batch.group_mask("answer")[:, 1:]
-    return torch.nn.functional.pad(following, (0, 1), value=False)
 
 
 @experiment(
@@ -62,7 +56,7 @@ def streaming_swap(model: Model, batch: TokenBatch) -> Iterator[tuple[Call, Tens
     >>> streaming_swap.parts
     ('4+16', '64+256')
     """
-    rows = answer_rows(batch).to(model.device)
+    rows = batch.answering().to(model.device)
     plain = last_hidden(model, batch, [])
     assert batch.lengths is not None
     lengths = batch.lengths.to(model.device)
