@@ -77,6 +77,11 @@ class Block:
         """`hidden` as numbers to add to logits, HIDDEN or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
         return [(low, high, hidden[:, None, None].to(self.whole.dtype) * HIDDEN) for low, high, hidden in self.hidden]
 
+    @cached_property
+    def seen(self) -> list[tuple[int, int, Tensor]]:
+        """`hidden` as numbers to multiply with, 0 or 1, [batch or 1, 1, 1, query, key]."""
+        return [(low, high, (~hidden)[:, None, None].to(self.whole.dtype)) for low, high, hidden in self.hidden]
+
     @property
     def _span(self) -> tuple[int, int, int, int]:
         return self.start, self.stop, self.low, self.high
@@ -158,11 +163,10 @@ class Block:
     @cached_property
     def column_rows(self) -> Tensor:
         """Rows [batch, row, query] whose product with the weights is summed by key: one a label, or one in all."""
-        rows = self.real[:, None]
         if "received_by_group" not in self.whole.needs:
-            return rows
+            return torch.ones_like(self.real)[:, None]
         labels = self.inputs.labels("query")[self.batches, self.start : self.stop]
-        return (labels[..., None] == self.whole.query_labels).to(rows.dtype).mT * rows
+        return (labels[..., None] == self.whole.query_labels).to(self.whole.dtype).mT
 
     def target(self, name: str) -> tuple[Tensor, Tensor]:
         """(index, inside) of one key per query, both [batch, 1, 1, query(, 1)]; outside the block counts as none."""

@@ -26,15 +26,13 @@ def _future(tile: Tile, arguments: Arguments, sums: Tensor) -> None:
     band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
     scratch = block.whole.buffer("scratch", *tile.shape[:-1], last - first)
     inside = torch.mul(tile.weights[..., first:last], band, out=scratch)
-    sums[..., first:last].add_(((tile.norm * block.real[:, None, None])[..., None, :] @ inside).squeeze(-2))
+    sums[..., first:last].add_(tile.over_queries(inside))
 
 
 def _received_information(tile: Tile, _: Arguments, sums: Tensor) -> None:
     """sums [..., (sum_i p_ij, sum_i p_ij log2 p_ij), key], log2 p = shifted + log2 norm."""
-    scaled = tile.norm * tile.block.real[:, None, None]
-    in_bits = scaled * torch.where(tile.norm > 0, tile.norm, 1.0).log2()
-    sums.add_(torch.stack([scaled, in_bits], dim=-2) @ tile.weights)
-    sums[..., 1:, :].add_(scaled[..., None, :] @ tile.information_cells())
+    sums[..., 0, :].add_(tile.received_by_label.sum(-2))
+    sums[..., 1, :].add_(tile.column_sums[..., -1, :]).add_(tile.over_queries(tile.information))
 
 
 def received_entropy(received: Tensor, information: Tensor) -> Tensor:
@@ -49,14 +47,15 @@ def _band(offsets: Tensor, low: int, high: int) -> Tensor:
 
 def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
     """values [..., query, key block], normalised, of real queries alone, as [..., query block, query, key block]."""
-    values = (values * (tile.norm * tile.block.real[:, None, None])[..., None]).transpose(-1, -2)
-    padded = torch.nn.functional.pad(values, (0, -tile.shape[3] % BLOCK_SIZE))
-    return padded.unflatten(-1, (-1, BLOCK_SIZE)).movedim(-3, -1)
+    values = values * tile.share[..., None]
+    if missing := -tile.shape[3] % BLOCK_SIZE:
+        values = torch.nn.functional.pad(values, (0, 0, 0, missing))
+    return values.unflatten(-2, (-1, BLOCK_SIZE))
 
 
 KEYS: dict[str, Callable[[Tile, Arguments, Tensor], object]] = {
-    "received": lambda tile, _, sums: sums.add_(tile.column_sums.sum(-2)),
-    "received_by_group": lambda tile, _, sums: sums.add_(tile.column_sums),
+    "received": lambda tile, _, sums: sums.add_(tile.received_by_label.sum(-2)),
+    "received_by_group": lambda tile, _, sums: sums.add_(tile.received_by_label),
     "received_entropy": _received_information,
     "future_average": _future,
 }

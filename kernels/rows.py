@@ -22,7 +22,7 @@ COLLECT: dict[str, Callable[[Tile, str], Tensor]] = {
     "sum_squares": lambda tile, _: torch.linalg.vector_norm(tile.weights, dim=-1),
     "logit_sum": lambda tile, _: tile.shifted.sum(-1),
     "logit_sum_squares": lambda tile, _: torch.linalg.vector_norm(tile.shifted, dim=-1),
-    "entropy": lambda tile, _: tile.information(),
+    "entropy": lambda tile, _: tile.information.sum(-1),
     **dict.fromkeys(NEAR_FIELDS, Tile.near),
     "weight_at": lambda tile, name: tile.weight_at(split_name(name)[1][0]),
     "argmax_key": lambda tile, _: tile.argmax_key(),

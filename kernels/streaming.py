@@ -56,6 +56,6 @@ def _sweep(whole: Prepared, rows: Rows, keys: Keys) -> None:
     for block in blocks_of(whole):
         rows.enter(block)
         for tile in tiles_of(block):
-            keys.collect(tile)
             rows.collect(tile)
+            keys.collect(tile)
             del tile  # its weights, before the next one's are made

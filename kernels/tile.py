@@ -97,8 +97,8 @@ class Tile:
         spread = whole.needs & {"logit_sum", "logit_sum_squares"}
         kept = spread or whole.needs & {"entropy", "received_entropy"}
         self.weights = torch.exp2(self.shifted, out=self._cells("weights") if kept else self.shifted)
-        for low, high, hidden in block.hidden if spread else ():
-            self.shifted[..., low:high].mul_(~hidden[:, None, None])
+        for low, high, seen in block.seen if spread else ():
+            self.shifted[..., low:high].mul_(seen)
         if block.empty is not None:
             self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
@@ -166,23 +166,39 @@ class Tile:
         inside = self.weights.gather(-1, keys).argmax(-1)
         return first.squeeze(-1) + inside + self.block.low
 
-    def information_cells(self) -> Tensor:
-        """weights times shifted, [..., query, key]."""
-        made = self.sums.get("information")
-        return torch.mul(self.weights, self.shifted, out=self._cells("scratch")) if made is None else made
-
+    @cached_property
     def information(self) -> Tensor:
-        """sum_j weights_j shifted_j, [..., query]; the last use of `shifted`, which is overwritten."""
-        return self.shifted.mul_(self.weights).sum(-1)
+        """weights times shifted, [..., query, key]; the last use of `shifted`, which is overwritten."""
+        made = self.sums.get("information")
+        return self.shifted.mul_(self.weights) if made is None else made
+
+    @cached_property
+    def share(self) -> Tensor:
+        """What turns weights into what keys receive: `norm`, and 0 where the query is padding, [..., query]."""
+        return self.norm * self.block.real[:, None, None]
+
+    def over_queries(self, cells: Tensor) -> Tensor:
+        """sum_i share_i cells_ij, [..., key]."""
+        return (self.share[..., None, :] @ cells).squeeze(-2)
 
     @cached_property
     def column_sums(self) -> Tensor:
-        """Sums over queries of the normalised weights for each of the block's column rows, [..., row, key]."""
-        rows = self.block.column_rows
-        batch, kv_heads, repeats, queries, keys = self.shape
-        scaled = rows[:, None, None] * self.norm[..., None, :]
-        product = torch.bmm(scaled.view(-1, rows.shape[1], queries), self.weights.view(-1, queries, keys))
-        return product.view(batch, kv_heads, repeats, rows.shape[1], keys)
+        """sum_i share_i weights_ij for each of the block's column rows, [..., row, key].
+
+        With received_entropy one row more, in which each term is multiplied by log2 norm_i.
+        """
+        rows = self.block.column_rows[:, None, None]
+        if "received_entropy" in self.block.whole.needs:
+            bits = torch.where(self.norm > 0, self.norm, 1.0).log2()[..., None, :]
+            rows = torch.cat([rows.expand(*bits.shape[:3], -1, -1), bits], dim=-2)
+        scaled = rows * self.share[..., None, :]
+        product = torch.bmm(scaled.flatten(0, 2), self.weights.flatten(0, 2))
+        return product.unflatten(0, self.shape[:3])
+
+    @property
+    def received_by_label(self) -> Tensor:
+        """sum_i p_ij over the real queries of each label that occurs, [..., label, key]."""
+        return self.column_sums[..., : self.block.column_rows.shape[1], :]
 
     def by_blocks(self, reduce: str) -> Tensor:
         """Weights of each query reduced (`sum` or `amax`) over each block of keys, [..., key block]."""
