@@ -21,6 +21,7 @@ from .edits.editor import Editor, check_edits
 from .models import Model
 from .observer import Observer, OnLayer, run
 from .residual import check_names
+from .rotary import rotary_of
 
 Outputs = Mapping[tuple[str, int], Tensor]
 """(tower, layer) -> mean head outputs [head, d_head], or outputs [batch, head, query, d_head]."""
@@ -136,11 +137,12 @@ def editor_for(
             raise UserError(f"edit {one.spelled}: a forward over whole prompts has no decode step; use ha.generate, or "
                             "another phase")  # fmt: skip
         lacking = one.kind_of.needs
-        if lacking and not given[lacking]:
+        if lacking in given and not given[lacking]:
             raise UserError(f"edit {one.kind} needs `{lacking}` beside the prompt: {WHERE_FROM[lacking]}")
     return Editor(
-        tuple(edits), batch.group_names, means or {}, partner or {}, (*coming, *may_lack), prompts=batch.example_ids
-    )
+        tuple(edits), batch.group_names, means or {}, partner or {}, (*coming, *may_lack), prompts=batch.example_ids,
+        rotary=rotary_of(model) if any(one.kind_of.needs == "rotary" for one in edits) else None,
+    )  # fmt: skip
 
 
 WHERE_FROM = {

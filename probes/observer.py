@@ -274,6 +274,8 @@ def run(
     with ExitStack() as stack:
         if observer.of_stream:
             stack.enter_context(watch_blocks(model.network, observer.watch_block))
+        if observer.editor is not None and observer.editor.rotary is not None:
+            stack.enter_context(observer.editor.rotary.watching(model.network))
         if model.backend == "interface":
             stack.enter_context(capture(model.network, observer.watch))
         else:

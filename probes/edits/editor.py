@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ...data.errors import UserError
 from ...kernels.inputs import AttentionInputs
 from ...kernels.sdpa import attention_output
 from ...kernels.stats import Call
+from ..rotary import Rotary
 from .edit import Edit
 from .place import Place, Place_, picked
 
@@ -38,6 +40,8 @@ class Editor:
     """What the forward at hand is: `prefill` (whole prompts), or `decode` (the tokens after a cache)."""
     prompts: tuple[str, ...] = ()
     """The ids of the prompts."""
+    rotary: Rotary | None = None
+    """The positions of this sequence, where an edit turns queries by them."""
 
     def at(self, call: Call) -> tuple[Edit, ...]:
         """The edits that hold for some head of this call."""
@@ -86,7 +90,8 @@ class Editor:
         return output
 
     def _place(self, call: Call, heads: tuple[int, ...]) -> Place:
-        return Place(call, heads, self.group_names, self.means, self.partner, self.coming)
+        turn = None if self.rotary is None else partial(self.rotary.turned, call.module)
+        return Place(call, heads, self.group_names, self.means, self.partner, self.coming, turn)
 
     def _alike(
         self, call: Call, edits: Sequence[Edit], inputs: AttentionInputs, heads: Sequence[int]

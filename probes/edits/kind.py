@@ -30,7 +30,7 @@ class Kind:
     apply: Callable[..., Any]
     check: Callable[[Any], str | None] | None = None
     needs: str = ""
-    """What beside the prompt it needs: `means` or `partner`."""
+    """What beside the prompt it needs: `means`, `partner` or `rotary` (positions that a query can be turned by)."""
     prompt_only: str = ""
     """Why it can't hold in a decode step; empty where it can."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...kernels.inputs import AttentionInputs
 from .kind import REQUIRED, edits, positive
-from .place import Place, first_key, never, with_key_bias
+from .place import Place, first_key, never, wider, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -69,3 +69,24 @@ def mask(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
         return seen if view.rule is None else seen & view.rule(batch, query, key)
 
     return replace(inputs, visibility=replace(view, rule=kept))
+
+
+@edits("weights", sinks=4, recent=REQUIRED, check=_cache, needs="rotary")
+def streaming(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
+    """As `mask`, and positions are counted in the cache (StreamingLLM): no query is more than sinks + recent - 1 away.
+
+    Keys of sinks meet queries that are turned to the end of the cache: both side by side, as twice as many columns.
+    """
+    assert edit.sinks is not None and edit.recent is not None and place.turn is not None and inputs.value is not None
+    _, _, queries, keys = inputs.shape
+    start = first_key(inputs).long().argmax(1)[:, None]
+    position = torch.arange(keys, device=start.device) - start
+    index = torch.arange(queries, device=start.device).expand(len(start), -1) + inputs.visibility.offset
+    far = place.turn(inputs.query, index, torch.minimum(index, start + edit.sinks + edit.recent - 1))
+    sinks = ((position >= 0) & (position < edit.sinks))[:, None, :, None]
+    return replace(
+        mask(inputs, edit, place),
+        query=torch.cat([inputs.query, far], dim=-1),
+        key=torch.cat([inputs.key * ~sinks, inputs.key * sinks], dim=-1),
+        value=wider(inputs.value, inputs.query.shape[-1]),
+    )

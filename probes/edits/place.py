@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,8 @@ FIRST = "first"
 NOT = "not:"
 """Before a name: all tokens that it does not name."""
 Place_ = tuple[str, int]
+Turn = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""turn(queries, where they stand, where they shall), places int64 [batch, query]."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Place:
     """(tower, layer) -> outputs [batch, head, query, d_head] of the partner prompts."""
     coming: tuple[str, ...] = ()
     """Labels that no token has yet, but will."""
+    turn: Turn | None = None
+    """Queries of this call [batch, head, query, d_head] as if they stood elsewhere, for an edit that needs `rotary`."""
 
     @property
     def of(self) -> Place_:
@@ -120,7 +124,7 @@ def with_key_bias(inputs: AttentionInputs, keys: Tensor, bias: float) -> Attenti
     width = inputs.query.shape[-1]
     spare = -width % 8
     spare += 8 if spare < 2 else 0
-    query, key, value = (_wider(one, spare) for one in (inputs.query, inputs.key, inputs.value))
+    query, key, value = (wider(one, spare) for one in (inputs.query, inputs.key, inputs.value))
     whole = torch.tensor(bias / inputs.scale, dtype=torch.float64)
     high = whole.to(query.dtype)
     query[..., width] = high
@@ -142,7 +146,8 @@ def never(inputs: AttentionInputs) -> float:
     return -(2.0 ** math.ceil(math.log2(120.0 + 2 * (reach + beside))))
 
 
-def _wider(tensor: Tensor, columns: int) -> Tensor:
+def wider(tensor: Tensor, columns: int) -> Tensor:
+    """The tensor with that many columns of zeros more."""
     return torch.nn.functional.pad(tensor, (0, columns))
 
 

@@ -149,7 +149,9 @@ def _prompt(inputs, length):
 
 
 def test_every_kind_is_tried():
-    assert {one.kind for edits in STEPPED.values() for one in _listed(edits)} | set(PROMPT_ONLY) == set(all_kinds())
+    assert {one.kind for edits in STEPPED.values() for one in _listed(edits)} | {*PROMPT_ONLY, "streaming"} == set(
+        all_kinds()
+    )
 
 
 def test_prompts_with_heads_of_their_own_go_on_as_if_alone():
