@@ -26,8 +26,9 @@ Spans = Mapping[str, Sequence[Sequence[int]]]
 class Example:
     """One prompt; `cluster` names what must be resampled together and is the id where nothing is said.
 
-    `answer` is exactly the characters that follow the prompt, with the leading space if there is one; `partner` is the
-    id of the example it is paired with; `conditions` become columns and strata.
+    `answer` is exactly the characters that follow the prompt, with the leading space if there is one; `choices` are all
+    answers there are to choose from (label words, options); `partner` is the id of the example it is paired with;
+    `conditions` become columns and strata.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Example:
     answer: str | None = None
     answer_ids: tuple[int, ...] | None = None
     wrong_answer: str | None = None
+    choices: tuple[str, ...] = ()
     partner: str | None = None
     cluster: str | None = None
     conditions: Mapping[str, str | int | float | bool] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Example:
             raise DataError(f"an example needs an id: expected text that is not empty; came {self.id!r}")
         self._freeze()
         self._check_prompt()
+        self._check_choices()
         self._check_spans()
         self._check_conditions()
 
@@ -58,6 +61,9 @@ class Example:
         for name in ("token_ids", "answer_ids"):
             if (ids := getattr(self, name)) is not None:
                 object.__setattr__(self, name, tuple(_integer(self.id, name, one) for one in ids))
+        if isinstance(self.choices, str) or not all(isinstance(one, str) and one for one in self.choices):
+            raise DataError(f"example {self.id!r}: expected a list of answers in choices; came {self.choices!r}")
+        object.__setattr__(self, "choices", tuple(dict.fromkeys(self.choices)))
         object.__setattr__(self, "messages", None if self.messages is None else tuple(self.messages))
         object.__setattr__(self, "images", tuple(self.images))
         spans = {group: tuple(_pair(self.id, group, pair) for pair in pairs) for group, pairs in self.spans.items()}
@@ -79,6 +85,19 @@ class Example:
                     f"example {self.id!r}: expected messages of a role ({', '.join(ROLES)}) and a content; "
                     f"came {message}"
                 )
+
+    def _check_choices(self) -> None:
+        if self.choices and self.answer is not None and (self.answer not in self.choices or len(self.choices) < 2):
+            raise DataError(
+                f"example {self.id!r}: expected its answer {self.answer!r} and another one among its choices; "
+                f"came {list(self.choices)}"
+            )
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The answers that would be wrong: of its choices, or its one wrong answer."""
+        wrong = () if self.wrong_answer is None else (self.wrong_answer,)
+        return tuple(one for one in self.choices if one != self.answer) or wrong
 
     def _check_spans(self) -> None:
         length, unit = self.extent

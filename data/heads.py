@@ -9,9 +9,9 @@ from .errors import UserError
 HEAD_NAME = re.compile(r"L(\d{1,4})H(\d{1,4})", re.IGNORECASE)
 
 
-def head_name(layer: int, head: int | None) -> str:
-    """The display name of a head, zero-based: `L5H1`; of a whole layer: `L5`."""
-    return f"L{layer}" if head is None else f"L{layer}H{head}"
+def head_name(layer: int, head: int | None, *, kv: bool = False) -> str:
+    """The display name of a head, zero-based: `L5H1`; of a whole layer: `L5`; of a KV head: `L5KV1`."""
+    return f"L{layer}" if head is None else f"L{layer}{'KV' if kv else 'H'}{head}"
 
 
 def parse_head(name: str) -> tuple[int, int]:

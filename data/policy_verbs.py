@@ -67,7 +67,7 @@ def policy_run(args: argparse.Namespace) -> int:
     print(f"share of the cache kept, by tokens of context: {kept}")
     if args.out:
         size = "" if args.out.lower().endswith(".json") else f" --sinks {found.sinks} --recent {found.recent}"
-        print(f"Next: headatlas edit {found.model or 'MODEL'} --policy {args.out}{size} --data needle")
+        print(f"Next: headatlas edit {found.model or 'MODEL'} --policy {args.out}{size}")
     return 0
 
 

@@ -27,10 +27,10 @@ KEYS = ["probe", "part", "tower", "stratum"]
 """What the heads of one ranking have in common."""
 
 
-def top_heads(heads: pd.DataFrame, top: int) -> pd.DataFrame:
-    """The `top` highest means of each probe, part, tower and stratum; undefined heads are left out."""
+def top_heads(heads: pd.DataFrame, top: int, *, kv: bool = False) -> pd.DataFrame:
+    """The `top` highest means of each probe, part, tower and stratum; undefined heads are left out (`kv`: KV heads)."""
     ordered = heads.dropna(subset=["mean"]).sort_values("mean", ascending=False, kind="stable")
-    return _first_of_each(ordered, heads, top).reindex(columns=list(SHOWN))
+    return _first_of_each(ordered, heads, top, kv=kv).reindex(columns=list(SHOWN))
 
 
 def top_effects(compared: pd.DataFrame, top: int) -> pd.DataFrame:
@@ -42,13 +42,13 @@ def top_effects(compared: pd.DataFrame, top: int) -> pd.DataFrame:
     return _first_of_each(ordered, compared, top).reindex(columns=list(COMPARED))
 
 
-def _first_of_each(ordered: pd.DataFrame, heads: pd.DataFrame, top: int) -> pd.DataFrame:
+def _first_of_each(ordered: pd.DataFrame, heads: pd.DataFrame, top: int, *, kv: bool = False) -> pd.DataFrame:
     """The first `top` rows of each ranking, the rankings in the order of `heads`, with `head` written L5H1."""
     rank = {key: number for number, key in enumerate(heads[KEYS].drop_duplicates().itertuples(index=False, name=None))}
     chosen = ordered.groupby(KEYS, sort=False).head(top)
     groups = np.array([rank[key] for key in chosen[KEYS].itertuples(index=False, name=None)], dtype=int)
     chosen = chosen.iloc[np.argsort(groups, kind="stable")]
-    places = [_place(layer, head) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
+    places = [_place(layer, head, kv) for layer, head in zip(chosen["layer"], chosen["head"], strict=True)]
     return chosen.assign(head=places).reset_index(drop=True)
 
 
@@ -80,11 +80,11 @@ def records(top: pd.DataFrame) -> list[dict[str, Any]]:
     return top.astype(object).where(top.notna(), None).to_dict("records")
 
 
-def _place(layer: Any, head: Any) -> str:
+def _place(layer: Any, head: Any, kv: bool) -> str:
     """L5H1; L5 for a whole layer, `model` for the whole model."""
     if pd.isna(layer):
         return "model"
-    return head_name(layer, None if pd.isna(head) else head)
+    return head_name(layer, None if pd.isna(head) else head, kv=kv)
 
 
 def _number(value: float) -> str:

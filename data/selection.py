@@ -32,7 +32,7 @@ def choose_heads(store: Store, text: str) -> Selection:
     match = RULE.fullmatch(rule)
     if match is None:
         raise UserError(f"{text!r}: expected RUN:PROBE:top=5, :lowest=5 or :above=0.1, as latest:retrieval/score:top=5")
-    order, texts = ranked_heads(store, reading)
+    named, order, texts = ranked_heads(store, reading)
     if not order:
         raise UserError(f"{reading!r} has no value of any head; a reading of whole layers can't choose heads")
     how, amount = match[1], float(match[2])
@@ -43,15 +43,15 @@ def choose_heads(store: Store, text: str) -> Selection:
         top = ", ".join(f"{value:.3g}" for _, value in order[:3])
         raise UserError(f"{text!r}: that is {count} heads of {len(order)} with a value; the highest are {top}")
     taken = order[-count:][::-1] if how == "lowest" else order[:count]
-    return Selection([place for place, _ in taken], texts, text)
+    return Selection([place for place, _ in taken], texts, f"{named}:{rule}")
 
 
-def ranked_heads(store: Store, reading: str) -> tuple[list[tuple[tuple[int, int], float]], list[str]]:
-    """([((layer, head), mean), ...] from the highest mean down, the texts of the run's prompts)."""
+def ranked_heads(store: Store, reading: str) -> tuple[str, list[tuple[tuple[int, int], float]], list[str]]:
+    """(the reading's spelling, [((layer, head), mean), ...] from the highest mean down, the texts of its prompts)."""
     found = find_values(store, reading)
     known: np.ndarray = ~np.all(np.isnan(found.values), axis=0)
     means = np.full(len(found.places), np.nan)
     means[known] = np.nanmean(found.values[:, known], axis=0)
     order = [int(index) for index in np.argsort(-means, kind="stable") if known[index]]
     texts = store.run(found.prompts[0]).examples()["text"].astype(str).tolist()
-    return [(found.places[index], float(means[index])) for index in order], texts
+    return found.name, [(found.places[index], float(means[index])) for index in order], texts

@@ -138,7 +138,7 @@ def show_run(args: argparse.Namespace) -> int:
         top = top_effects(_of_stratum(run.id, run.against(args.against, args.probe), args.stratum), count)
     else:
         heads = run.kv_heads(args.probe, together=args.kv_heads) if args.kv_heads else run.heads(args.probe)
-        top = top_heads(_of_stratum(run.id, heads, args.stratum), count)
+        top = top_heads(_of_stratum(run.id, heads, args.stratum), count, kv=bool(args.kv_heads))
     if args.format == "json":
         print(json.dumps(records(top), ensure_ascii=False, indent=1))
         return 0
@@ -237,6 +237,7 @@ def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFr
 
 
 def _print_summary(run: Run) -> None:
+    from .intervals import MIN_CLUSTERS
     from .summary import NO_TOKENS
 
     header, missing = run.header, len(run.missing())
@@ -248,6 +249,8 @@ def _print_summary(run: Run) -> None:
     print(f"  model    {model['name']}, {heads}, {header['dtype']}")
     prompts = f"{data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}"
     print(f"  data     {'the weights alone, no prompts' if data['spec'] == NO_TOKENS else prompts}")
+    if data["spec"] != NO_TOKENS and data["examples"] < MIN_CLUSTERS:
+        print(f"           fewer than {MIN_CLUSTERS} examples have no interval")
     if header.get("said"):
         print(f"  edited   {header['said']}")
     print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}")

@@ -161,7 +161,7 @@ def orders_of(store: Store, texts: Sequence[str]) -> tuple[dict[str, list[Head]]
     used: list[str] = []
     for text in texts:
         for reading in [text] if ":" in text else _readings_in(store, text):
-            order, prompts = ranked_heads(store, reading)
+            _, order, prompts = ranked_heads(store, reading)
             name = reading.partition(":")[2]
             found[name if name not in found else reading] = [place for place, _ in order]
             used += prompts

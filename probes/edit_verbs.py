@@ -40,7 +40,6 @@ exit codes: 0 done, 1 failed after starting, 2 refused before anything ran.
 
 def edit_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas edit`."""
-    from .edits.edit import PHASES
     from .edits.kind import kinds_text
 
     said = "Edit some heads and see what becomes of the task, beside random heads."
@@ -53,12 +52,9 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
     parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
     parser.add_argument("--to-group", help="a label of tokens, or `first`")
-    parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` or --policy keeps")
-    parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` or --policy keeps")
+    parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask`, `streaming` or --policy keeps")
+    parser.add_argument("--recent", type=at_least(1), help="last keys that `mask`, `streaming` or --policy keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")
-    parser.add_argument(
-        "--phase", choices=PHASES, default="both", help="of a generation (ha.generate); here all is prefill"
-    )
     parser.add_argument("--data", default="needle", help="prompts; with answers these are scored (default: needle)")
     parser.add_argument("--examples", type=at_least(1), default=60, help="prompts in all (default: 60)")
     parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
@@ -83,7 +79,7 @@ def edit_run(args: argparse.Namespace) -> int:
     picked = choose_heads(open_store(args.store), args.chosen) if args.chosen else None
     names = [f"L{layer}H{head}" for layer, head in picked.heads] if picked else args.heads and args.heads.split(",")
     given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
-    edit = Edit(args.kind or KIND, names or None, phase=args.phase, **given)
+    edit = Edit(args.kind or KIND, names or None, **given)
     model = load_model(args)
     plan, left_out = prompts(
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
@@ -121,10 +117,9 @@ def _policy_run(args: argparse.Namespace) -> int:
     from .progress import Bar
 
     names = ("kind", "heads", "chosen", "amount", "from_group", "to_group", "threshold")
-    if (given := [name for name in names if getattr(args, name) is not None]) or args.phase != "both":
+    if given := [name for name in names if getattr(args, name) is not None]:
         spelled = {"chosen": "from", "from_group": "from-group", "to_group": "to-group"}
-        other = given[0] if given else "phase"
-        raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(other, other)}")
+        raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(given[0], given[0])}")
     policy = read_policy(args.policy, sinks=args.sinks, recent=args.recent)
     texts = chosen_on(policy, args.store)
     model = load_model(args)

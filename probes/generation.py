@@ -60,6 +60,8 @@ def generate(
     the steps after it. With `decode_last` the last token of each prompt is such a step too, as in the released code of
     Wu et al., Retrieval Head. Generated tokens are labelled `answer`. `means` and `partner` are as in `ha.edited`.
     """
+    if max_new_tokens < 1:
+        raise UserError(f"generate: expected max_new_tokens of 1 or more, came {max_new_tokens}")
     _check(model, batch, edits)
     check_tokens(model, batch)
     whole, partner = left_padded(batch, partner)

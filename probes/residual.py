@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.errors import UserError
 from ..kernels.stats import Field, split_name
 
 AXES = "[batch, 1, token]"
@@ -35,7 +36,10 @@ def check_names(needs: Iterable[str]) -> None:
     """Refuse a name that is a statistic neither of the residual stream nor of attention."""
     for name in needs:
         if name not in RESIDUAL:
-            split_name(name)
+            try:
+                split_name(name)
+            except KeyError as error:
+                raise UserError(error.args[0]) from None
 
 
 def residual_stats(hidden: Tensor, needs: Iterable[str]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class Scored:
     targets: Tensor
     """[batch, row], `IGNORED` where nothing is judged."""
     wrong: Tensor | None
-    """[batch], the first token of the wrong answer; None where some example has none."""
+    """[batch, choice], the first tokens of the wrong answers; None where some example has none."""
 
     @property
     def judged(self) -> Tensor:
@@ -62,12 +62,12 @@ class Scored:
         return self.mean((self.logits.argmax(-1) == self.targets).float())
 
     def difference(self) -> Tensor:
-        """[batch], logit of the answer's first token less that of the wrong answer's."""
+        """[batch], logit of the answer's first token less the largest of the wrong answers'."""
         assert self.wrong is not None
         row = self.judged.float().argmax(1)
         at = self.logits[torch.arange(len(row)), row]
         first = self.targets[torch.arange(len(row)), row]
-        return (at.gather(1, first[:, None]) - at.gather(1, self.wrong[:, None])).squeeze(1)
+        return at.gather(1, first[:, None]).squeeze(1) - at.gather(1, self.wrong).amax(1)
 
 
 def _card(name: str, title: str, formula: str, unit: str, higher: str, read: Any, **options: Any) -> Measurement:
@@ -94,13 +94,15 @@ SCORES = {
             "the answer surprises the model", Scored.loss, groups=("answer",),
         ),
         _card(
-            "logit_difference", "Logit difference", "logit(answer) - logit(wrong answer), first tokens", "logits",
-            "the model prefers the answer to the wrong one", Scored.difference, bounds=(None, None), groups=("answer",),
+            "logit_difference", "Logit difference", "logit(answer) - max over wrong answers of logit, first tokens",
+            "logits", "the model prefers the answer to every wrong one", Scored.difference, bounds=(None, None),
+            groups=("answer",), caveat="choices that begin with the same token are not told apart: 0",
         ),
         _card(
-            "choice", "Choice", "1[logit(answer) > logit(wrong answer)]", "share of examples",
-            "the model picks the answer of the two", lambda of: (of.difference() > 0).float(), bounds=(0, 1),
-            binary=True, groups=("answer",),
+            "choice", "Choice", "1[logit(answer) > max over wrong answers of logit], first tokens", "share of examples",
+            "the model picks the answer among the choices (label words, options)",
+            lambda of: (of.difference() > 0).float(), bounds=(0, 1), binary=True, groups=("answer",),
+            caveat="choices that begin with the same token are not told apart: 0",
         ),
         _card(
             "answer_entropy", "Answer entropy", "mean over the answer's tokens of -sum_v p(v) ln p(v)", "nats",
@@ -135,8 +137,8 @@ def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
         return ("repeat_match", "repeat_loss")
     if not all(one.answer or one.answer_ids for one in examples):
         return ("token_loss",)
-    pairs = all(one.wrong_answer for one in examples)
-    return ("exact_match", "answer_loss", "answer_entropy", *(("logit_difference", "choice") if pairs else ()))
+    choosing = all(one.others for one in examples)
+    return ("exact_match", "answer_loss", "answer_entropy", *(("logit_difference", "choice") if choosing else ()))
 
 
 def scored(
@@ -175,7 +177,12 @@ def _next_tokens(batch: TokenBatch, judged: Tensor | None) -> Tensor:
 
 
 def _wrong_tokens(plan: Plan, examples: Sequence[Example]) -> Tensor:
-    """[batch], the first token of each wrong answer, as it reads after the prompt."""
-    other = plan.encode([replace(one, answer=one.wrong_answer, answer_ids=None) for one in examples]).targets
-    assert other is not None
-    return other.gather(1, (other != IGNORED).float().argmax(1, keepdim=True)).squeeze(1)
+    """[batch, choice], the first token of each wrong answer, as it reads after the prompt; the last stands for more."""
+    columns = []
+    for index in range(max(len(one.others) for one in examples)):
+        said = [one.others[min(index, len(one.others) - 1)] for one in examples]
+        made = [replace(one, answer=word, answer_ids=None) for one, word in zip(examples, said, strict=True)]
+        other = plan.encode(made).targets
+        assert other is not None
+        columns.append(other.gather(1, (other != IGNORED).float().argmax(1, keepdim=True)))
+    return torch.cat(columns, dim=1)

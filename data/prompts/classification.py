@@ -73,6 +73,7 @@ def _made(name: str, examples: int, seed: int, shots: tuple[int, ...], frames: s
             spans={"user": ((0, len(prompt.text)),)},
             answer=prompt.answer,
             wrong_answer=prompt.wrong_answers[0],
+            choices=(prompt.answer, *prompt.wrong_answers),
             cluster="+".join(sorted(said)),
             conditions={**place, "label": str(prompt.conditions["label"]), "word": said[0]},
         )

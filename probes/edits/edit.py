@@ -68,7 +68,7 @@ class Edit:
                 raise UserError(f"edit {self.kind} takes {', '.join(takes) or 'no parameters'}; came {name}={given!r}")
             if given is None and name in takes:
                 if takes[name] is REQUIRED:
-                    raise UserError(f"edit {self.kind} needs {name}; it takes {', '.join(takes)}")
+                    raise UserError(f"edit {self.kind} needs {name}, {PARAMETERS[name]}; it takes {', '.join(takes)}")
                 object.__setattr__(self, name, takes[name])
         if self.kind_of.check is not None and (wrong := self.kind_of.check(self)):
             raise UserError(f"edit {self.kind}: {wrong}")
@@ -128,7 +128,15 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"L{layer}H{head}" for layer, head in places)
 
 
-PARAMETERS = ("amount", "from_group", "to_group", "sinks", "recent", "threshold")
+PARAMETERS = {
+    "amount": "a number that says how much",
+    "from_group": "a label of tokens such as needle, or first",
+    "to_group": "a label of tokens such as needle, or first",
+    "sinks": "how many first keys are kept",
+    "recent": "how many last keys are kept",
+    "threshold": "what makes a hidden sink",
+}
+"""What an edit may take, and what that is."""
 SILENT = (("phase", "both"), ("tower", TOWER))
 
 

@@ -16,9 +16,11 @@ ALL = [
 
 
 def test_jsonl_round_trip(tmp_path):
-    write_examples(tmp_path / "e.jsonl", ALL)
-    assert read_examples(tmp_path / "e.jsonl") == ALL
-    assert digest_of(read_examples(tmp_path / "e.jsonl")) == digest_of(ALL)
+    made = [*ALL, Example(id="label", text="a", answer=" good", choices=(" bad", " good"))]
+    write_examples(tmp_path / "e.jsonl", made)
+    assert read_examples(tmp_path / "e.jsonl") == made
+    assert made[3].others == (" bad",) and ALL[0].others == (" no",) and ALL[1].others == ()
+    assert digest_of(read_examples(tmp_path / "e.jsonl")) == digest_of(made)
     assert ALL[0].cluster == "plain"
     assert to_record(ALL[1]) == {
         "id": "ids",
@@ -59,6 +61,14 @@ def test_line_ends_inside_text_survive(tmp_path):
             "condition 'depth': expected text, a number or truth",
         ),
         ('{"id": 3, "text": "a"}', "an example needs an id: expected text that is not empty; came 3"),
+        (
+            '{"id": "x", "text": "a", "answer": " yes", "choices": [" no"]}',
+            "expected its answer ' yes' and another one among",
+        ),
+        (
+            '{"id": "x", "text": "a", "answer": " yes", "choices": " yes"}',
+            "expected a list of answers in choices; came ' yes'",
+        ),
         ('{"id": "good", "text": "again"}', "the id 'good' is already that of line 1"),
     ],
 )

@@ -58,6 +58,25 @@ def test_scores_are_those_of_the_models_own_logits(pico, plan):
         assert found["choice"][index] == float(difference > 0)
 
 
+def test_a_label_word_is_chosen_among_all_label_words(pico):
+    made, _ = prompts(pico, "topic", examples=12, seed=0, bos="default")
+    assert {len(one.choices) for one in made.data.examples} == {4}
+    found = scored(made, made.data.examples, names=scores_for(made.data.examples))
+    for index, example in enumerate(made.data.examples):
+        batch = made.encode([example])
+        with torch.no_grad():
+            logits = pico.network(input_ids=batch.input_ids).logits[0]
+        row = int((batch.targets[0] != -100).nonzero()[0])
+        said = {
+            word: logits[row, pico.tokenizer(word, add_special_tokens=False)["input_ids"][0]]
+            for word in example.choices
+        }
+        best = max(said, key=said.get)
+        assert found["choice"][index] == float(best == example.answer)
+        others = max(float(value) for word, value in said.items() if word != example.answer)
+        assert found["logit_difference"][index] == pytest.approx(float(said[example.answer]) - others, abs=1e-4)
+
+
 def test_without_answers_every_token_is_judged(pico):
     made, _ = prompts(pico, "text:length=40", examples=3, seed=0, bos="default")
     found = scored(made, made.data.examples, names=("token_loss",))["token_loss"]

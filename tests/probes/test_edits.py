@@ -314,7 +314,10 @@ def test_every_kind_is_tried():
     [
         (lambda: Edit("zeero"), r"unknown edit 'zeero'. Did you mean 'zero'"),
         (lambda: Edit("zero", amount=1.0), "zero takes no parameters; came amount=1.0"),
-        (lambda: Edit("boost", from_group="needle"), "boost needs amount; it takes from_group, amount"),
+        (
+            lambda: Edit("boost", from_group="needle"),
+            "boost needs amount, a number that says how much; it takes from_group, amount",
+        ),
         (lambda: Edit("boost", from_group="needle", amount=0.0), "expected an amount above 0, came 0"),
         (lambda: Edit("identity", amount=2.0), "expected an amount from 0 to 1, came 2"),
         (

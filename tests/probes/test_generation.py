@@ -12,7 +12,7 @@ from headatlas.probes.causal import prompts
 from headatlas.probes.edits.edit import Edit
 from headatlas.probes.edits.editor import Editor
 from headatlas.probes.edits.kind import all_kinds
-from headatlas.probes.forward import edited, head_outputs
+from headatlas.probes.forward import edited, head_outputs, observe
 from headatlas.probes.generation import generate
 from headatlas.probes.loading import load
 from headatlas.probes.own_answers import continued
@@ -189,6 +189,10 @@ def test_what_cannot_be_generated_is_refused():
         edited(model, batch, [Edit("zero", phase="decode")])
     with pytest.raises(UserError, match=r"has 160 positions; the longest prompt has 21 tokens, so ask for at most 140"):
         generate(model, batch, max_new_tokens=150, stop=())
+    with pytest.raises(UserError, match="expected max_new_tokens of 1 or more, came 0"):
+        generate(model, batch, max_new_tokens=0)
+    with pytest.raises(UserError, match="no attention statistic is called 'entropie'; there are visible_keys"):
+        observe(model, batch, {"entropie"})
     partner = head_outputs(model, labelled(model, batch.input_ids[:, :9]))
     with pytest.raises(UserError, match=r"partner: expected outputs .* of \[2, 21\] tokens"):
         generate(model, batch, [Edit("resample", phase="prefill")], partner=partner)

@@ -1,6 +1,7 @@
 """Query heads of one KV head as one."""
 
 import pytest
+from headatlas.__main__ import main
 from headatlas.data.errors import StoreError
 from headatlas.probes.measure import measure
 
@@ -17,6 +18,14 @@ def test_the_max_of_each_pair_of_query_heads(tmp_path):
             mine = rows[(rows["layer"] == line.layer) & (rows["head"] // 2 == line.head)]
             by_hand = mine.groupby("example")["value"].agg(together).mean()
             assert line.mean == pytest.approx(by_hand, rel=1e-6) and line.ci_low < line.mean < line.ci_high
+
+
+def test_a_kv_head_has_a_name_of_its_own(tmp_path, capsys):
+    run = measure(tiny(), "entropy", "random:length=30", examples=2, store=tmp_path)
+    main(["show", run.id, "--store", str(tmp_path), "--kv-heads", "max"])
+    said = capsys.readouterr().out
+    assert "L1KV0" in said and "L1H0" not in said
+    assert "fewer than 5 examples have no interval" in said
 
 
 def test_another_way_to_fold_is_refused(tmp_path):

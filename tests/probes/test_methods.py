@@ -227,7 +227,7 @@ def test_random_sets_of_most_heads_are_drawn_from_all():
         (["pasta", "--group", "needle"], "no token of"),
         (["greedy", "--k", "9"], "expected at most the model's 8 heads; came k=9"),
         (["greedy", "--goal", "best"], "expected a goal of better, worse and 1 head or more; came 'best', k=4"),
-        (["greedy", "--kind", "boost"], "edit boost needs amount; it takes from_group, amount"),
+        (["greedy", "--kind", "boost"], "edit boost needs amount, a number that says how much; it takes from_group"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(words, message, tmp_path, capsys, monkeypatch):
