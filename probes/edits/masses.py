@@ -63,13 +63,17 @@ def act(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Te
     return moved(output, inputs, sinks, ~sinks, 1 - edit.amount)
 
 
-@edits("output", from_group=REQUIRED, to_group=REQUIRED)
+@edits("output", from_group=REQUIRED, to_group=REQUIRED, amount=1.0, check=share)
 def force(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
-    """The queries of `from_group` attend to the keys of `to_group` alone, all alike; where they see none, as before."""
-    assert edit.from_group is not None and edit.to_group is not None
+    """The queries of `from_group` put a share `amount` of their weight on the keys of `to_group`, on each the same.
+
+    The rest stays as it was; where they see no such key, all does. One after the other, edits give rows any weights.
+    """
+    assert edit.from_group is not None and edit.to_group is not None and edit.amount is not None
     rows = place.keys(inputs, edit.from_group, of="query")[:, None, :, None]
     target = place.keys(inputs, edit.to_group)
     flat = uniform(inputs, edit, place)
     seen = part_of(flat, target[:, None])[1] > 0
     made, _ = attention_output(with_key_bias(flat, ~target, never(flat)))
-    return torch.where(rows & seen, made[..., : output.shape[-1]].to(output.dtype), output)
+    share_of = edit.amount * (rows & seen).to(output.dtype)
+    return torch.lerp(output, made[..., : output.shape[-1]].to(output.dtype), share_of)

@@ -43,6 +43,7 @@ EDITS = {
     "redistribute to all": Edit("redistribute", HEADS, from_group="needle"),
     "act": Edit("act", HEADS, amount=0.4, threshold=0.05),
     "force": Edit("force", HEADS, from_group="user", to_group="needle"),
+    "force a share": Edit("force", HEADS, from_group="user", to_group="needle", amount=0.3),
 }
 
 
@@ -88,7 +89,8 @@ def _act(edit, weights):
 def _force(edit, weights):
     forced = _uniform(weights, NEEDLES)
     rows = (USERS | NEEDLES)[:, None]  # a needle is the user's, too
-    return torch.where(rows & (forced.sum(-1, keepdim=True) > 0), forced, weights)
+    share = edit.amount * (rows & (forced.sum(-1, keepdim=True) > 0))
+    return share * forced + (1 - share) * weights
 
 
 KEYS = torch.arange(LENGTH)
@@ -188,13 +190,14 @@ IDENTITIES = (
     Edit("scale", amount=1.0), Edit("identity", amount=0.0), Edit("boost", from_group="needle", amount=1.0),
     Edit("temperature", amount=1.0), Edit("mask", sinks=0, recent=LENGTH),
     Edit("redistribute", from_group="needle", amount=0.0), Edit("act", amount=1.0),
+    Edit("force", from_group="user", to_group="needle", amount=0.0),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("edit", IDENTITIES, ids=lambda edit: edit.kind)
 def test_an_edit_that_changes_nothing_changes_nothing(edit):
     model = tiny()
-    batch = labelled(model, _ids(), {"needle": NEEDLE})
+    batch = labelled(model, _ids(), {"needle": NEEDLE, "user": USER})
     plain, found = edited(model, batch, []).logits, edited(model, batch, [edit]).logits
     assert (plain - found).abs().max() <= 1e-6 * plain.abs().max().clamp(min=1)
 
