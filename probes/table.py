@@ -142,7 +142,7 @@ def grid(rows: pd.DataFrame) -> tuple[np.ndarray, list[Place]]:
 
 
 def _number(of: Any) -> int | None:
-    return None if of is None or of is pd.NA or of != of else int(of)
+    return int(of) if isinstance(of, int | float | np.number) and not np.isnan(of) else None
 
 
 def estimate(name: str, quantity: Quantity, values: np.ndarray, places: Sequence[Place], clusters: np.ndarray) -> Found:
