@@ -44,8 +44,8 @@ TABLE = Table(
         "llama-3.1-8b-instruct": {MEAN: 0.85, OPEN: 91},
         "mistral-7b-instruct-v0.2": {MEAN: 0.92, OPEN: 95},
     },
-    unlike="one fact of a few words in 2,048 tokens where the paper has ten passkeys; the loss is of the answer's "
-    "tokens, the paper's of the questions' too; one training, so no interval",
+    unlike="one fact of a few words in a prompt where the paper has ten passkeys; the loss is of the answer's tokens, "
+    "the paper's of the questions' too; one training, so no interval",
     models=(
         "togethercomputer/Llama-2-7B-32K-Instruct", "gradientai/Llama-3-8B-Instruct-Gradient-1048k",
         "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-7B-Instruct-v0.2",

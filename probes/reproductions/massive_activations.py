@@ -37,7 +37,7 @@ TABLE = Table(
         "llama-2-13b-hf": {SIZE: 1223.5},
     },
     unlike="the paper's size is the mean of one dimension at the delimiter (2533 of the 7B, 4743 of the 13B model), "
-    "ours the largest of any token and dimension; the dimensions themselves are not compared",
+    "ours the largest of any token and dimension; the dimensions are not compared; its layer 2 is taken for the second",
     examples=10,
     models=("meta-llama/Llama-2-7b-hf", "meta-llama/Llama-2-13b-hf"),
     on_organism="headatlas reproduce massive-activations organism:pico-lm --data text:length=256",

@@ -34,7 +34,7 @@ TABLE = Table(
         "qwen1.5-14b-chat": {HEADS: 4.3, STRONG: 1, NEVER: 71.1},
         "llama-2-13b-64k": {HEADS: 2.1, STRONG: 6, NEVER: 73.2},
     },
-    unlike="prompts to 8,000 tokens, each with a distractor; the span is the words the answer repeats; the share of "
+    unlike="each prompt has a distractor; the span is the words the answer repeats; the share of "
     "heads at 0 and the heads above 0 in every prompt fall with the number of prompts (about 600 in the paper)",
     models=(
         "yaofu/llama-2-7b-80k", "yaofu/llama-2-13b-64k", "01-ai/Yi-6B-200K", "alpindale/Mistral-7B-v0.2-hf",

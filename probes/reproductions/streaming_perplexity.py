@@ -66,8 +66,8 @@ TABLE = Table(
     source="Xiao et al., Efficient Streaming Language Models with Attention Sinks, 0 + 1024 and 4 + 1020",
     settings=(cache(ALL, None), cache(WINDOW, 0), cache(SINKS, 4)),
     published={"llama-2-13b-hf": {WINDOW: 5158.07, SINKS: 5.40}},
-    unlike="the cache is half of a text, 1,024 of 2,048 tokens, its second half is scored, and each text starts anew; "
-    "keys keep their own positions, where the paper numbers them anew inside the cache",
+    unlike="the cache is half of a text (1,024 tokens of the table's own), its second half is scored, each text starts "
+    "anew; keys keep their own positions, where the paper numbers them anew inside the cache",
     examples=5,
     models=("meta-llama/Llama-2-13b-hf",),
     on_organism="headatlas reproduce streaming-perplexity organism:pico-lm --data text:length=256",
