@@ -135,8 +135,9 @@ def grid(rows: pd.DataFrame) -> tuple[np.ndarray, list[Place]]:
     """Values [example, place], NaN where undefined, and the places; those without any value are left out."""
     groups = rows.groupby(["layer", "head"], dropna=False)
     places = [(_number(layer), _number(head)) for layer, head in groups.size().index.to_list()]
-    values = np.full((int(rows["example"].max()) + 1 if len(rows) else 0, len(places)), np.nan)
-    values[rows["example"].to_numpy(), groups.ngroup().to_numpy()] = rows["value"].to_numpy(float)
+    example = rows["example"].to_numpy()
+    values = np.full((int(example.max()) + 1 if len(example) else 0, len(places)), np.nan)
+    values[example, groups.ngroup().to_numpy()] = rows["value"].to_numpy(float)
     known = np.flatnonzero(~np.isnan(values).all(0))
     return values[:, known], [places[index] for index in known]
 
