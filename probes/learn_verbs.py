@@ -54,23 +54,26 @@ def learn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts, folds and control labels (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--batch-tokens", type=at_least(1), default=8192, help="tokens of one forward (default: 8192)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done; learn nothing")
     parser.add_argument("--json", action="store_true", help="the run as JSON")
 
 
 def learn_run(args: argparse.Namespace) -> int:
     """Learn, and print the best heads and every layer."""
-    from .learn import Settings, carry_out, plan_learning, stored
+    from .learn import Settings, carry_out, plan_learning
     from .progress import Bar
+    from .wording import learn_text
 
     settings = Settings(args.label, args.at, args.folds, args.control, args.controls, args.penalty)
     plan = plan_learning(
         load_model(args), args.data, settings, examples=args.examples, seed=args.seed, bos=args.bos,
         batch_tokens=args.batch_tokens,
     )  # fmt: skip
-    if (held := stored(plan, args.store)) is not None:
-        print(f"{plan.plan.title}: learned already, in {held.id}", file=sys.stderr)
+    print(learn_text(plan, args.store), file=sys.stderr)
+    if args.dry_run:
+        return 0
     with Bar(len(plan.plan.data.examples), lines=True) as bar:
-        run = held or carry_out(plan, args.store, report=bar)
+        run = carry_out(plan, args.store, report=bar)
     if args.json:
         print(json.dumps({"run": run.id, "status": run.status, "path": str(run.path)}))
         return 0

@@ -130,3 +130,17 @@ def test_the_verb_prints_heads_and_layers(model, data, tmp_path, capsys, monkeyp
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "24 examples, 2 labels: even odd" in said and "L1, whole" in said and "Next: headatlas show" in said
+
+
+def test_a_dry_run_says_how_much_is_learned_and_learns_nothing(model, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("headatlas.probes.learn_verbs.load_model", lambda args: model)
+    words = ["learn", "tiny", "--data", data, "--label", "kind", "--controls", "2", "--store", str(tmp_path / "runs")]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    vectors = LAYERS * HEADS + LAYERS
+    assert "2 labels of kind, 24 examples" in said
+    assert f"then {vectors * 5 * 3:,} fits: {vectors} heads and layers, 5 folds, the labels and 2 draws" in said
+    assert not (tmp_path / "runs").exists()
+    assert main(words) == 0
+    assert main([*words, "--dry-run"]) == 0
+    assert "learned already, in llamaforcausallm-kinds-learn-" in capsys.readouterr().err
