@@ -20,7 +20,10 @@ from ..table import Setting, Table, perplexity
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming(Setting):
-    """The loss of the second half of each prompt, with a cache of half its tokens: `sinks` first ones and the last."""
+    """The loss of the second half of each prompt, with a cache of half its tokens: `sinks` first ones and the last.
+
+    A token sees the cache and itself, as in the released code.
+    """
 
     sinks: int | None
     """None: every key."""
@@ -31,7 +34,7 @@ class Streaming(Setting):
         base = carry_out(EditPlan(plan, said="unedited"), store, report=report)
         if self.sinks is None:
             return base
-        edit = Edit("mask", sinks=self.sinks, recent=plan.lengths[0] // 2 - self.sinks)
+        edit = Edit("streaming", sinks=self.sinks, recent=plan.lengths[0] // 2 - self.sinks + 1)
         return carry_out(EditPlan(plan, [[edit]], base.id, said=f"edited: {edit.spelled}"), store, report=report)
 
 
@@ -66,8 +69,8 @@ TABLE = Table(
     source="Xiao et al., Efficient Streaming Language Models with Attention Sinks, 0 + 1024 and 4 + 1020",
     settings=(cache(ALL, None), cache(WINDOW, 0), cache(SINKS, 4)),
     published={"llama-2-13b-hf": {WINDOW: 5158.07, SINKS: 5.40}},
-    unlike="the cache is half of a text (1,024 tokens of the table's own), its second half is scored, each text starts "
-    "anew; keys keep their own positions, where the paper numbers them anew inside the cache",
+    unlike="the cache is half of a text (1,024 tokens of the table's own), its second half is scored, and each text "
+    "starts anew, where the paper reads one stream",
     examples=5,
     models=("meta-llama/Llama-2-13b-hf",),
     on_organism="headatlas reproduce streaming-perplexity organism:pico-lm --data text:length=256",

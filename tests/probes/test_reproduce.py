@@ -192,7 +192,7 @@ def test_a_cache_is_scored_on_the_second_half_of_a_text(pico, tmp_path):
     from headatlas.data.store import open_store
 
     run = open_store(tmp_path).run(table["run"][2])
-    assert run.header["edits"] == [[{"kind": "mask", "sinks": 4, "recent": 28}]]
+    assert run.header["edits"] == [[{"kind": "streaming", "sinks": 4, "recent": 29}]]
     assert table["ours"][2] == pytest.approx(np.exp(run.rows("answer_loss")["value"].mean()))
     with pytest.raises(UserError, match=r"expected texts of one length, .*has \d+ to \d+ tokens"):
         halved(prompts(pico, "secrets:lengths=128", examples=5, seed=0, bos="default")[0])
