@@ -8,7 +8,7 @@ a label need not use it: whether it matters is for an ablation to say.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from ..data.errors import UserError, near_miss
 from ..data.examples import Example
 from ..data.heads import head_name
 from ..data.run import Run, finished
+from ..data.schema import run_id
 from ..data.store import RunWriter, open_store
 from ..kernels.dispatch import using
+from .baselines import random_weights
 from .features import Vectors, data_at, head_vectors
 from .linear_probe import CONTROLS, PARTS, PENALTY, Task, make_task, read_linearly
 from .models import Model
-from .plan import BATCH_TOKENS, Plan, frame_of, load_for
+from .plan import BATCH_TOKENS, Baseline, Plan, frame_of, load_for
 from .progress import Bar, Report
 
 NAME = "linear_probe"
@@ -81,17 +83,22 @@ def learn(
     bos: str = "default",
     store: str | Path = "runs",
     batch_tokens: int = BATCH_TOKENS,
+    baselines: bool = False,
     report: Report | None = None,
 ) -> Run:
     """Learn to tell `label` from each head and layer, and return the run; the same call again finds it in the store.
 
     `label` and `control` are conditions of the examples (or answer, wrong_answer, partner); control labels are drawn
-    for each value of `control`, for each `cluster` by default, `controls` times. `at` is last, mean or answer.
+    for each value of `control`, for each `cluster` by default, `controls` times. `at` is last, mean or answer. With
+    `baselines` the same is learned from the model with random weights: `run.against("random", "linear_probe")`.
     """
     settings = Settings(label, at, folds, control, controls, penalty)
     plan = plan_learning(model, data, settings, examples=examples, seed=seed, bos=bos, batch_tokens=batch_tokens)
-    with Bar(len(plan.plan.data.examples)) as bar:
-        return carry_out(plan, store, report=report or bar)
+    with Bar(len(plan.plan.data.examples) * (1 + baselines)) as bar:
+        run = carry_out(plan, store, report=report or bar)
+        if baselines:
+            carry_out(random_plan(plan), store, report=report or bar)
+        return run
 
 
 def plan_learning(
@@ -113,6 +120,12 @@ def plan_learning(
     frame = frame_of(model, made, bos, 0)
     plan = Plan(model, made, (), {}, frame, seed, bos, batch_tokens, keep_positions=0)
     return LearnPlan(plan, settings, tuple(sorted(set(labels))), task)
+
+
+def random_plan(plan: LearnPlan) -> LearnPlan:
+    """The same learning from the model with random weights, as a baseline of the plan's run."""
+    inner, of = plan.plan, Baseline("random", run_id(plan.header()))
+    return replace(plan, plan=replace(inner, model=random_weights(inner.model, seed=inner.seed), baseline=of))
 
 
 def values_of(examples: list[Example], name: str, data: str) -> list[str]:

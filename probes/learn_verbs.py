@@ -27,7 +27,8 @@ From the output of each head, and of all heads of each layer together, a logisti
 times without a fifth of the clusters, and is asked about those: `accuracy`. `control` is the same for labels drawn at
 random per cluster, or per value of --control (Hewitt and Liang), `selectivity` the difference, `baseline` the share of
 the most frequent label. With last and mean the answers are not given to the model. The run lands in the store: show,
-compare, serve and taxonomy read it. A head that carries a label need not use it.
+compare, serve and taxonomy read it, with --baselines `show --against random` too. A head that carries a label need not
+use it.
 exit codes: 0 done, 1 failed after starting, 2 refused before anything ran.
 """
 
@@ -54,13 +55,14 @@ def learn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts, folds and control labels (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--batch-tokens", type=at_least(1), default=8192, help="tokens of one forward (default: 8192)")
+    parser.add_argument("--baselines", action="store_true", help="also from the model with random weights")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done; learn nothing")
     parser.add_argument("--json", action="store_true", help="the run as JSON")
 
 
 def learn_run(args: argparse.Namespace) -> int:
     """Learn, and print the best heads and every layer."""
-    from .learn import Settings, carry_out, plan_learning
+    from .learn import Settings, carry_out, plan_learning, random_plan
     from .progress import Bar
     from .wording import learn_text
 
@@ -72,13 +74,17 @@ def learn_run(args: argparse.Namespace) -> int:
     print(learn_text(plan, args.store), file=sys.stderr)
     if args.dry_run:
         return 0
-    with Bar(len(plan.plan.data.examples), lines=True) as bar:
+    with Bar(len(plan.plan.data.examples) * (1 + args.baselines), lines=True) as bar:
         run = carry_out(plan, args.store, report=bar)
+        if args.baselines:
+            carry_out(random_plan(plan), args.store, report=bar)
     if args.json:
         print(json.dumps({"run": run.id, "status": run.status, "path": str(run.path)}))
         return 0
     _print_run(run)
-    print(f"Next: headatlas show {run.id} --store {args.store}   or   headatlas taxonomy {run.id} --store {args.store}")
+    against = " --against random" if args.baselines else ""
+    shown, grouped = f"headatlas show {run.id}{against}", f"headatlas taxonomy {run.id}"
+    print(f"Next: {shown} --store {args.store}   or   {grouped} --store {args.store}")
     return 0
 
 

@@ -98,6 +98,14 @@ def test_show_compare_and_the_atlas_read_it(model, data, tmp_path, capsys):
     assert ha.atlas(run, "linear_probe", part="selectivity").data
 
 
+def test_random_weights_are_learned_from_as_a_baseline(model, data, tmp_path):
+    run = ha.learn(model, data, label="kind", examples=24, baselines=True, store=tmp_path / "runs")
+    assert list(run.baselines()) == ["random"]
+    found = run.against("random", "linear_probe")
+    told = found[(found["part"] == "accuracy") & found["head"].notna()]
+    assert len(told) == LAYERS * HEADS and (told["difference"] == told["mean"] - told["baseline"]).all()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
