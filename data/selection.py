@@ -24,6 +24,10 @@ class Selection:
     heads: list[tuple[int, int]]
     texts: list[str]
     name: str
+    run: str
+    """The id of the run that holds the reading."""
+    rule: str
+    """The reading and the rule without the run: `retrieval/score:top=4`."""
 
 
 def choose_heads(store: Store, text: str) -> Selection:
@@ -33,6 +37,8 @@ def choose_heads(store: Store, text: str) -> Selection:
     if match is None:
         raise UserError(f"{text!r}: expected RUN:PROBE:top=5, :lowest=5 or :above=0.1, as latest:retrieval/score:top=5")
     order, texts = ranked_heads(store, reading)
+    ref, _, rest = reading.partition(":")
+    run = store.run(ref, holding=rest.partition("@")[0].partition("/")[0]).id
     if not order:
         raise UserError(f"{reading!r} has no value of any head; a reading of whole layers can't choose heads")
     how, amount = match[1], float(match[2])
@@ -43,7 +49,7 @@ def choose_heads(store: Store, text: str) -> Selection:
         top = ", ".join(f"{value:.3g}" for _, value in order[:3])
         raise UserError(f"{text!r}: that is {count} heads of {len(order)} with a value; the highest are {top}")
     taken = order[-count:][::-1] if how == "lowest" else order[:count]
-    return Selection([place for place, _ in taken], texts, text)
+    return Selection([place for place, _ in taken], texts, text, run, text.partition(":")[2])
 
 
 def ranked_heads(store: Store, reading: str) -> tuple[list[tuple[tuple[int, int], float]], list[str]]:

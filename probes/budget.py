@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..data.causal import LOWER_IS_BETTER, values_of
 from ..data.errors import UserError
 from ..data.intervals import bootstrap_mean
 from ..data.run import Run
 from ..data.selection import ranked_heads
 from ..data.store import Store
-from .causal import every_head, values_of
+from .causal import every_head
 from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head
 from .plan import Plan
 from .progress import Report
-from .scores import LOWER_IS_BETTER
 
 ORDERS = 10
 """Random orders by default."""
