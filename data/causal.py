@@ -1,6 +1,6 @@
 """The causal report of linked runs: a score of the model as it is, beside the score with some heads edited.
 
-A report is read from runs of edited forwards over the same prompts: `unedited`, `edited` (or `policy`), `random` sets of
+A report is read from runs of edited forwards over the same prompts: `unedited`, `edited` or `policy`, `random` sets of
 as many heads, and all others (`complement`). Differences are paired by prompt; intervals are 95 % over clusters of
 prompts. `effect` is how many standard deviations of the random sets' differences a difference lies from their mean.
 """

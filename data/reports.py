@@ -19,6 +19,8 @@ from .errors import StoreError
 from .run import HEADER_NAME, Run, read_header
 
 EDIT_OF, CHOSEN_BY = "edit-of", "chosen-by"
+Standing = tuple[str, str, str, str]
+"""A run, the condition as which it stands, the unedited run, and the edited run it stands beside."""
 KEPT = ("kind", "status", "said", "parents", "means", "created", "updated", "dtype", "model", "data", "argv")
 
 
@@ -68,13 +70,14 @@ def _said(**given: str) -> dict[str, str]:
 def reports_in(store: Path) -> list[ReportCard]:
     """Every report of a store whose unedited and edited runs are done, the latest first."""
     headers = dict(_headers(store))
+    stands = [one for name in headers for one in _roles(name, headers)]
+    chosen = [(name, role, base) for name, role, base, _ in stands if role in CHOSEN and base in headers]
+    beside = _controls(stands, headers)
     found = []
-    for name, header in headers.items():
-        for link in header["parents"]:
-            if link.get("relation") == EDIT_OF and _role(header, link) in CHOSEN and link["run"] in headers:
-                runs = {UNEDITED: link["run"], _role(header, link): name} | _controls(name, link["run"], headers)
-                drawn = str(headers[runs[RANDOM]]["said"]) if RANDOM in runs else ""
-                found.append(ReportCard(name, runs, header, drawn))
+    for name, role, base in chosen:
+        runs = {UNEDITED: base, role: name} | beside.get((name, base), {})
+        drawn = str(headers[runs[RANDOM]]["said"]) if RANDOM in runs else ""
+        found.append(ReportCard(name, runs, headers[name], drawn))
     return sorted(found, key=lambda one: (one.header["created"], one.id), reverse=True)
 
 
@@ -90,7 +93,9 @@ def find_report(reports: list[ReportCard], run: str) -> ReportCard:
     """The report of an edited run, or the latest one that the run stands in."""
     own = [one for one in reports if one.id == run] or [one for one in reports if run in one.runs.values()]
     if not own:
-        raise StoreError(f"run {run} stands in no causal report; `headatlas edit` writes one, `headatlas show` reads it")
+        raise StoreError(
+            f"run {run} stands in no causal report; `headatlas edit` writes one, `headatlas show` reads it"
+        )
     return own[0]
 
 
@@ -109,7 +114,7 @@ def _headers(store: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @lru_cache(maxsize=4096)
 def _kept(folder: Path, _written: int) -> dict[str, Any]:
-    """A header less its many sets of heads: `first` holds the edits of the first, `variants` says how many there are."""
+    """A header less its many sets of heads: `first` is the first of `variants` sets of edits."""
     try:
         header = read_header(folder)
     except StoreError:
@@ -120,33 +125,32 @@ def _kept(folder: Path, _written: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _role(header: Mapping[str, Any], link: Mapping[str, Any]) -> str:
-    """The condition as which a run stands in a report; of a run that does not say so in its link, its first word."""
+def _roles(name: str, headers: Mapping[str, dict[str, Any]]) -> Iterator[Standing]:
+    """Where a run stands; of one that does not say so in its link, the role is the first word of what it says."""
+    header = headers[name]
     first, colon, _ = str(header["said"]).partition(": ")
-    return str(link.get("as") or (first if colon and first in (*CHOSEN, RANDOM, COMPLEMENT) else ""))
+    told = first if colon and first in (*CHOSEN, RANDOM, COMPLEMENT) else ""
+    for link in header["parents"]:
+        if link.get("relation") == EDIT_OF and (role := link.get("as") or told):
+            yield name, role, link["run"], link.get("beside") or ""
 
 
-def _controls(edited: str, base: str, headers: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """condition -> run of what stands beside an edited run; of several for a condition, the last written."""
-    found: dict[str, str] = {}
-    for name in sorted(headers, key=lambda one: headers[one]["created"]):
-        for link in headers[name]["parents"]:
-            role = _role(headers[name], link) if link.get("relation") == EDIT_OF and link["run"] == base else ""
-            told = link.get("beside") == edited
-            if role and role not in CHOSEN and (told or "as" not in link and _only(name, edited, base, headers)):
-                found[role] = name
-    return dict(sorted(found.items(), key=lambda pair: pair[0] != RANDOM))
+def _controls(stands: list[Standing], headers: Mapping[str, dict[str, Any]]) -> dict[tuple[str, str], dict[str, str]]:
+    """(edited run, unedited run) -> condition -> run beside it; of several for a condition the last written.
 
-
-def _only(control: str, edited: str, base: str, headers: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether a control without a `beside` can only be that of this edited run: no other has such an edit and size."""
-    wanted = _shape(headers[control], rest=_role(headers[control], {}) == COMPLEMENT)
-    alike = [
-        name for name, header in headers.items()
-        if _shape(header) == wanted
-        and any(one["run"] == base and _role(header, one) in CHOSEN for one in header["parents"])
-    ]  # fmt: skip
-    return alike == [edited]
+    A control that names no edited run is that of the only one with such an edit of as many heads, or of none.
+    """
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, role, base, _ in stands:
+        if role in CHOSEN:
+            alike.setdefault((base, _shape(headers[name])), []).append(name)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for name, role, base, beside in sorted(stands, key=lambda one: (one[1] != RANDOM, headers[one[0]]["created"])):
+        if role not in CHOSEN:
+            fits = alike.get((base, _shape(headers[name], rest=role == COMPLEMENT)), [])
+            owner = beside or (fits[0] if len(fits) == 1 else "")
+            found.setdefault((owner, base), {})[role] = name
+    return found
 
 
 def _shape(header: Mapping[str, Any], *, rest: bool = False) -> tuple[str, ...]:

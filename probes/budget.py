@@ -39,7 +39,7 @@ class Budget:
     scores: pd.DataFrame
     """reading, area, ci_low, ci_high, chance (share of random orders with a larger area), to_half, n; best first."""
     curves: pd.DataFrame
-    """reading, heads, share, mean, ci_low, ci_high; random orders are the reading `random`."""
+    """reading, heads, share, mean, ci_low, ci_high; random orders are `random 0` and on, their mean is `random`."""
     score: str
     run: Run
 
@@ -125,7 +125,7 @@ def _read(
             }
         )  # fmt: skip
     sign = -1 if score in LOWER_IS_BETTER else 1
-    curves = [_curve(name, sign * values[:, places[name]], sizes, clusters) for name in names]
+    curves = [_curve(name, sign * values[:, at], sizes, clusters) for name, at in places.items()]
     curves.append(_curve("random", sign * middle, sizes, clusters))
     scores = pd.DataFrame(lines).sort_values("area", ascending=False, kind="stable").reset_index(drop=True)
     return Budget(scores, pd.concat(curves, ignore_index=True), score, run)

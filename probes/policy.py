@@ -73,7 +73,8 @@ def policy_report(
         if policies:
             links = [edit_link(base.id, name, runs["policy"].id if "policy" in runs else "")]
             if name == "policy" and policy.source:
-                links.append(chosen_link(*policy.source.split(":", 1)))
+                run, _, reading = policy.source.partition(":")
+                links.append(chosen_link(run, reading))
             runs[name] = scored_under(policies, plan, links, said, store=store, report=report)
             cache[name] = mean_cache(policies[0], plan)
     table = table_of(runs)

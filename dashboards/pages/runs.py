@@ -62,6 +62,7 @@ def row_of(header: dict[str, Any]) -> dict[str, Any]:
         "baseline": kind_words(links[0]) if links else None,
         "parent": links[0]["run"] if links else None,
         "data": " · ".join(filter(None, [kind_said(header), str(data.get("spec") or data.get("name") or "?")])),
+        "page": "/edits" if header.get("kind") == "edit" else "/atlas",
         "status": str(header.get("status") or "unreadable"),
         "progress": progress_of(header),
         "probes": len(header.get("probes") or {}),

@@ -40,9 +40,7 @@ def test_a_report_is_read_back_as_it_was_made(made):
     for report in reports.values():
         found = stored_report(open_store(store).run(report.runs["edited"].id))
         pd.testing.assert_frame_equal(found.table, report.table)
-        assert {name: run.id for name, run in found.runs.items()} == {
-            name: run.id for name, run in report.runs.items()
-        }
+        assert {name: run.id for name, run in found.runs.items()} == {name: run.id for name, run in report.runs.items()}
         assert (found.heads, found.drawn_from) == (report.heads, report.drawn_from)
 
 
