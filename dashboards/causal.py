@@ -75,14 +75,14 @@ def top_of(*, title: bool) -> int:
 
 def height_of(report: CausalReport, scores: int = 0, *, title: bool = True) -> int:
     """The height of the picture of so many scores, by default of all."""
-    count = scores or report.table["score"].nunique()
+    count = scores or len(set(report.table["score"]))
     return top_of(title=title) + count * (LINE * len(report.runs) + PANEL) - PANEL + BOTTOM
 
 
 def title_of(report: CausalReport) -> str:
     """What was edited, on how many prompts of what."""
     header = report.runs[UNEDITED].header
-    return f"<b>Edit {edit_words(report)}</b> · {header['model']['name']} · n {int(report.table['n'].max())}"
+    return f"<b>Edit {edit_words(report)}</b> · {header['model']['name']} · n {max(report.table['n'].tolist())}"
 
 
 def panel_title(card: Any, name: str) -> str:
@@ -105,16 +105,17 @@ def kind_words(card: Mapping[str, Any]) -> str:
     return f"{card['kind']}({given})" if given else str(card["kind"])
 
 
-def heads_words(report: CausalReport) -> str:
+def heads_words(report: CausalReport, most: int = NAMED) -> str:
     """The heads by name where they are few, else how many."""
-    return ", ".join(report.heads) if 0 < len(report.heads) <= NAMED else f"{len(report.heads)} heads"
+    return ", ".join(report.heads) if 0 < len(report.heads) <= most else f"{len(report.heads)} heads"
 
 
 def line_name(report: CausalReport, condition: str, sets: int) -> str:
     """What a condition is called beside its line."""
     if condition == RANDOM:
         return f"{sets} random set{'' if sets == 1 else 's'}"
-    named = {"edited": f"edited, {heads_words(report)}", COMPLEMENT: "all other heads edited"}
+    heads = heads_words(report, 2)  # beside the lines there is room for two
+    named = {"edited": f"edited, {heads}", COMPLEMENT: "all other heads edited"}
     return named.get(condition, condition)
 
 

@@ -19,7 +19,6 @@ from .state import headline, link
 
 PHASE_WORDS = {"both": "both, prompts and decode steps", "prefill": "prefill, prompts alone",
                "decode": "decode, single tokens after a cache alone"}  # fmt: skip
-FALLBACK = ("organism:pico-lm", "latest:retrieval/score:top=4", "secrets:lengths=128")
 
 
 def heads_of(card: ReportCard) -> list[str]:
@@ -62,15 +61,18 @@ def atlas_link(card: ReportCard, run: Run) -> str:
     return link("/atlas", run=run.id, probe=probe, part=part, heads=",".join(heads_of(card)))
 
 
-def edit_command(run: Run | None, store: str) -> str:
-    """A command that edits heads chosen by a reading: of this run, or of the model that comes with the package."""
-    model, reading, data = FALLBACK
+def edit_commands(run: Run | None, store: str) -> list[str]:
+    """The commands that edit heads chosen by a reading: of this run, or from the start of the model of the package."""
+    model, reading, data, first = "organism:pico-lm", "latest:retrieval/score:top=4", "secrets:lengths=128", []
     if run is not None and (probe := headline(run)):
         header = run.header
         parts = (header["probes"].get(probe) or {}).get("parts") or []
         model, data = str(header["model"]["name"]), str(header["data"]["name"])
         reading = f"{run.id}:{probe}{f'/{parts[0]}' if parts else ''}:top=4"
-    return shlex.join(["headatlas", "edit", model, "--from", reading, "--data", data, "--store", store])
+    else:
+        first = [["measure", model, "--probes", "retrieval", "--data", data]]
+    commands = [*first, ["edit", model, "--from", reading, "--data", data]]
+    return [shlex.join(["headatlas", *words, "--store", store]) for words in commands]
 
 
 def edited_card(card: ReportCard, run: Run | None, left_out: int) -> html.Div:
@@ -86,12 +88,14 @@ def edited_card(card: ReportCard, run: Run | None, left_out: int) -> html.Div:
         ("Random sets", capital(card.drawn.partition(": ")[2] or card.drawn) or "None"),
         ("Prompts", prompts + (f"; {left_out} that chose the heads were left out" if left_out else "")),
     ]
-    back = dcc.Link("Atlas with these heads", href=atlas_link(card, run), id="edits-atlas", className="ha-button")
+    back = run and dcc.Link(
+        "Atlas with these heads", href=atlas_link(card, run), id="edits-atlas", className="ha-button"
+    )
     parts = [
         html.H2(capital(said_short(card))),
         html.Span(card.header["model"]["name"], className="ha-muted"),
         html.Dl([html.Div([html.Dt(name), html.Dd(said)]) for name, said in rows if said], className="ha-facts"),
-        back if run else html.P("No run of this store reads the heads of this model.", className="ha-muted"),
+        back or html.P("No run of this store reads the heads of this model.", className="ha-muted"),
         html.Details([html.Summary("The runs, and the command"), runs_list(card), typed(card.header)]),
     ]
     return html.Div(parts)
@@ -105,9 +109,7 @@ def head_links(names: list[str], run: Run | None) -> html.Div:
         lines.append(
             html.Div([dcc.Link(n, href=link("/head", run=run.id, head=n)) if run else html.B(n) for n in shown])
         )
-    return html.Div(lines, className="ha-edited-heads", tabIndex=0) if len(lines) > 6 else html.Div(
-        lines, className="ha-edited-heads"
-    )  # fmt: skip
+    return html.Div(lines, className="ha-edited-heads")
 
 
 def chosen_words(card: ReportCard, run: Run | None) -> Any:

@@ -15,7 +15,7 @@ from ...data.store import Run
 from ..causal import causal_figure, causal_sentence, height_of
 from ..controls import copyable, figure, icon, page, panel, problem, run_badges
 from ..edit_table import edit_table
-from ..edited import edit_command, edited_card, measured_run, said_short
+from ..edited import edit_commands, edited_card, measured_run, said_short
 from ..export import EXPORT, export_menu, python_for_report
 from ..pickers import picker
 from ..state import current_run, current_store, edits_of, link, plain, report_in
@@ -49,8 +49,8 @@ def none_yet(run: Run | None, others: int) -> html.Div:
         "scores the task beside random heads and all the others:"
     )
     elsewhere = dcc.Link(f"All {others} edits of this store", href=link("/edits"), className="ha-button")
-    command = copyable(edit_command(run, str(current_store().path)))
-    body = [html.H2(f"No edits{of} yet"), html.P(words), command, html.Div(elsewhere if run and others else None)]
+    commands = [copyable(one) for one in edit_commands(run, str(current_store().path))]
+    body = [html.H2(f"No edits{of} yet"), html.P(words), *commands, html.Div(elsewhere if run and others else None)]
     return page("Edits", panel(*body, className="ha-first-steps"))
 
 
