@@ -177,7 +177,7 @@ def _point(line: Any, at: int, name: str, scheme: Scheme) -> go.Scatter:
         x=[line.mean], y=[at], mode="markers", marker=marker, name=line.condition, meta=line.condition,
         error_x={"type": "data", "symmetric": False, "thickness": 1.8, "width": 5, "color": colour, **spread}
         if known else None,
-        hovertext="<br>".join([*words, f"n {int(line.n)}"]), hovertemplate="%{hovertext}<extra></extra>",
+        hovertext=["<br>".join([*words, f"n {int(line.n)}"])], hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,
     )  # fmt: skip
 

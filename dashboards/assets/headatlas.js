@@ -107,7 +107,7 @@
     const page = pageOf(location.pathname), graph = $("#" + page + "-graph .js-plotly-plot");
     const room = 40, { layout, clientWidth: width, clientHeight } = graph;
     const what = $("#" + page + "-card h2"), query = new URLSearchParams(location.search);
-    const text = [what ? what.textContent : "All readings", query.get("stratum"), query.get("run")].filter(Boolean).join(" · ");
+    const text = [what ? what.textContent : "All readings", query.get("stratum"), query.get("edit") || query.get("run")].filter(Boolean).join(" · ");
     const title = { text, x: 0, xref: "paper", xanchor: "left", y: 0, yref: "container", yanchor: "bottom", pad: { b: 14 }, font: { size: 14 } };
     const margin = Object.assign({}, layout.margin, { b: graph._fullLayout.margin.b + room });
     const figure = { data: graph.data, layout: Object.assign({}, layout, { title, margin, height: clientHeight + room }) };
@@ -228,7 +228,7 @@
   const onEdits = (event) => {
     if (event.key === "[") return press('[data-step="previous"] a');
     if (event.key === "]") return press('[data-step="next"] a');
-    if (event.key === "Escape") return press("#edits-atlas, a.ha-nav[href*='/atlas']");
+    if (event.key === "Escape") return press("#edits-atlas") || press('a.ha-nav[href*="/atlas"]');
     return false;
   };
   const handle = (event) => {

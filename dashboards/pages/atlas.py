@@ -137,7 +137,7 @@ def offer_parts(probe: str, part: str | None, run: str) -> tuple[list[str], str,
 
 
 def draw(
-    place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, scheme: str, head: str | None, marked: str
+    place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, scheme: str, head: str | None, marked: str = ""
 ) -> Any:
     """The figure, its height, and what it shows in words."""
     framed = marked.split(",") if marked else []

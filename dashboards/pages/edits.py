@@ -160,7 +160,7 @@ def register(app: Dash) -> None:
     )(download)  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("headatlas", "syncUrl"), Output("edits-synced", "children"),
-        Input(EDIT, "value"), State(RUN, "data"),
+        Input(RUN, "data"), State(EDIT, "value"),  # once a page: `changeEdit` tells a choice by the URL's old edit
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("headatlas", "changeEdit"), Output("edits-moved", "children"),

@@ -47,6 +47,7 @@ def test_points_are_the_means_with_their_intervals(report):
     low, high = (float(end) for end in wilson(2.0, 20))
     spread = point["edited"].error_x
     assert (spread.arrayminus[0], spread.array[0]) == pytest.approx((0.1 - low, high - 0.1))
+    assert point["edited"].hovertext[0].startswith("<b>edited, L5H1, L5H5</b><br>mean 0.100, 95 % interval 0.0")
     assert point["random"].error_x.array is None, "its mean is a bar across the sets"
     assert figure.layout.title.text == "<b>Edit zero of L5H1, L5H5</b> · gpt2 · n 20"
 
