@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import groupby
 from typing import Any
 
@@ -71,7 +72,7 @@ def edit_picker(card: ReportCard, reports: list[ReportCard], run: Run | None) ->
         name = (
             f"{header['model']['name']} · {header['data']['name']}, {header['data']['examples']} prompts · {base[-8:]}"
         )
-        items = [{"value": one.id, "label": label(one, members)} for one in members]
+        items = [{"value": one.id, "label": said} for one, said in zip(members, labels(members), strict=True)]
         groups.append({"group": name, "items": items})
     at = [one.id for one in reports].index(card.id)
     steps = [step(side, words, reports[at + by].id if 0 <= at + by < len(reports) else None, run)
@@ -80,10 +81,11 @@ def edit_picker(card: ReportCard, reports: list[ReportCard], run: Run | None) ->
                     className="ha-joined")  # fmt: skip
 
 
-def label(card: ReportCard, members: list[ReportCard]) -> str:
-    """The edit in a few words, with the end of its id where another reads the same."""
-    words = said_short(card)
-    return words if [said_short(one) for one in members].count(words) == 1 else f"{words} · {card.id[-8:]}"
+def labels(cards: list[ReportCard]) -> list[str]:
+    """The edits in a few words, with the end of the id where others read the same."""
+    words = [said_short(one) for one in cards]
+    count = Counter(words)
+    return [said if count[said] == 1 else f"{said} · {one.id[-8:]}" for said, one in zip(words, cards, strict=True)]
 
 
 def step(side: str, words: str, edit: str | None, run: Run | None) -> html.Span | html.Div:

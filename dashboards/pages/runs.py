@@ -12,6 +12,7 @@ from dash.exceptions import PreventUpdate
 
 from ...data.baselines import kind_words, links_of
 from ...data.command import resume_command
+from ...data.store import Run
 from ..controls import aria, copyable, first_steps, page, panel
 from ..pickers import shown_if
 from ..state import current_store
@@ -85,7 +86,7 @@ def headers(store: Any) -> list[dict[str, Any]]:
         if row.get("status") == "unreadable":
             found.append({"run_id": row["run_id"], "status": "unreadable"})
         else:
-            run = store.run(row["run_id"])
+            run = Run(store.path / row["run_id"])
             found.append({**run.header, "run_id": run.id, "status": run.status})
     return found
 
