@@ -20,6 +20,8 @@ _ROOMS = {
     "head_outputs": "probes.forward",
     "mean_outputs": "probes.forward",
     "causal_report": "probes.causal",
+    "stored_report": "data.reports",
+    "budget": "probes.budget",
     "prompts": "probes.causal",
     "generate": "probes.generation",
     "zero_tuning": "probes.methods.tune",
@@ -53,6 +55,8 @@ _ROOMS = {
     "write_policy": "data.policy_file",
     "atlas": "dashboards.figures",
     "head": "dashboards.figures",
+    "causal_figure": "dashboards.causal",
+    "budget_figure": "dashboards.budget",
     "policy_figure": "dashboards.policy",
     "rhythm_figure": "dashboards.rhythm",
     "serve": "dashboards.app",
@@ -63,6 +67,8 @@ __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
     from .dashboards.app import serve
+    from .dashboards.budget import budget_figure
+    from .dashboards.causal import causal_figure
     from .dashboards.figures import atlas, head
     from .dashboards.policy import policy_figure
     from .dashboards.rhythm import rhythm_figure
@@ -71,6 +77,7 @@ if TYPE_CHECKING:
     from .data.examples import Example
     from .data.policy import policy
     from .data.policy_file import read_policy, write_policy
+    from .data.reports import stored_report
     from .data.rhythm import rhythm
     from .data.store import Run, open_store
     from .data.taxonomy import taxonomy
@@ -79,6 +86,7 @@ if TYPE_CHECKING:
     from .kernels.stats import AttentionStats
     from .probes.batching import batch
     from .probes.bench import bench
+    from .probes.budget import budget
     from .probes.catalog import all_experiments, all_probes, all_readings
     from .probes.causal import causal_report, prompts
     from .probes.composition import composition

@@ -20,12 +20,12 @@ from ..data.errors import UserError
 from ..data.store import open_store
 from .controls import problem
 from .frame import frame, frame_callbacks, logo_uri
-from .pages import atlas, head, runs
+from .pages import atlas, edits, head, runs
 from .state import keep_store
 from .theme import css_variables
 
 DEFAULT_PORT = 8050
-PAGES = (runs, atlas, head)
+PAGES = (runs, atlas, head, edits)
 
 INDEX = """<!DOCTYPE html>
 <html lang="en">
@@ -75,7 +75,7 @@ def make_app(store_path: str | Path) -> Dash:
 
 def not_found(**_query: str) -> html.Div:
     """What an address without a page says."""
-    return problem("expected the address of a page: /, /atlas or /head; this is none of them")
+    return problem("expected the address of a page: /, /atlas, /head or /edits; this is none of them")
 
 
 def is_free(host: str, port: int) -> bool:

@@ -13,7 +13,7 @@ from .controls import aria, capital, icon
 from .pickers import only_if_many, picker, stratum_picker, tower_picker
 from .reading import Frame, Reading
 from .readings import cards, parts_of, shape_of
-from .state import count, current_run, flag, known_head, known_place, known_probe, one_of, reading_of
+from .state import count, current_run, flag, known_head, known_heads, known_place, known_probe, one_of, reading_of
 
 RUN, PROBE, PART, STRATUM, TOWER = "atlas-run", "atlas-probe", "atlas-part", "atlas-stratum", "atlas-tower"
 LIMITS, FLIP, VIEW, TOP, MINUS = "atlas-limits", "atlas-flip", "atlas-view", "atlas-top", "atlas-minus"
@@ -36,6 +36,7 @@ def read_query(run: Run, table: Frame, query: dict[str, Any]) -> dict[str, Any]:
         "stratum": stratum,
         "part": one_of("part", query.get("part"), parts, parts[0]),
         "head": known_head(query.get("head"), *shape_of(run, tower)[:2]),
+        "heads": known_heads(query.get("heads"), *shape_of(run, tower)[:2]),
         "limits": one_of("limits", query.get("limits"), LIMIT_CHOICES, "full"),
         "minus": known_minus(run, query.get("minus")),
         "view": one_of("view", query.get("view"), VIEW_CHOICES, "one"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -119,14 +120,21 @@ def undefined(reading: Reading, scheme: Scheme) -> go.Bar:
 
 
 def outlines(
-    reading: Reading, top: int, selected: str | None, *, scheme: Scheme, widths: tuple[float, float]
+    reading: Reading,
+    top: int,
+    selected: str | None,
+    marked: Sequence[str] = (),
+    *,
+    scheme: Scheme,
+    widths: tuple[float, float],
 ) -> list[go.Scatter]:
-    """Frames around the `top` highest heads, and around the selected one."""
+    """Frames around the `top` highest heads, around those that are marked, and around the selected one."""
     best = [(row.layer, row.head) for row in reading.top(top).itertuples(index=False)]
-    chosen = [parse_head(selected)] if selected else []
+    framed = {"top": best, "marked": [parse_head(name) for name in marked]}
+    framed["selected"] = [parse_head(selected)] if selected else []
     return [
-        outline(heads, colour=COLOURS[scheme][meta], width=width, meta=meta)
-        for heads, meta, width in zip((best, chosen), ("top", "selected"), widths, strict=True)
+        outline(heads, colour=COLOURS[scheme][meta], width=widths[meta == "selected"], meta=meta)
+        for meta, heads in framed.items()
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dash_mantine_components as dmc
 
 from ..data.store import Run
@@ -34,4 +36,14 @@ def python_for(run: Run, reading: Reading, top: int) -> str:
         "import headatlas as ha\n\n"
         f"run = ha.open_store({str(run.path.parent)!r}).run({run.id!r})\n"
         f"ha.atlas(run, {reading.probe!r}{options})\n"
+    )
+
+
+def python_for_report(store: Path, run: str) -> str:
+    """The lines that read a causal report back and draw it in a notebook."""
+    return (
+        "import headatlas as ha\n\n"
+        f"report = ha.stored_report(ha.open_store({str(store)!r}).run({run!r}))\n"
+        "report.table\n"
+        "ha.causal_figure(report)\n"
     )

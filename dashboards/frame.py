@@ -29,7 +29,7 @@ def logo_uri() -> str:
 KEYS = (
     ("← ↑ → ↓", "Move the selected head (atlas), or step to the next head (head page)"),
     ("Enter", "Open the selected head"),
-    ("[ ]", "Previous and next reading"),
+    ("[ ]", "Previous and next reading, or edit"),
     ("/", "Go to a head by name, such as L5H1"),
     ("Esc", "Clear the selection, or go back to the atlas"),
     ("?", "This list"),

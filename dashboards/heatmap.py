@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def atlas_figure(
     flip: bool = False,
     top: int = 0,
     selected: str | None = None,
+    marked: Sequence[str] = (),
     title: str | None = None,
 ) -> go.Figure:
     """Heatmap of one reading with layer means beside it; layer 0 at the bottom unless flipped."""
@@ -64,7 +66,7 @@ def atlas_figure(
     heat.update(showscale=True, colorbar=colour_bar(1 - (20 + (TITLE if title else 0)) / height))
     figure.add_trace(heat, row=1, col=1)
     figure.add_trace(undefined(reading, scheme), row=1, col=1)
-    for frames in outlines(reading, top, selected, scheme=scheme, widths=(2.6, 4)):
+    for frames in outlines(reading, top, selected, marked, scheme=scheme, widths=(2.6, 4)):
         figure.add_trace(frames, row=1, col=1)
     figure.add_trace(layer_means(reading, scheme), row=1, col=2)
     left: Any = {"row": 1, "col": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -31,6 +32,7 @@ def multiples_figure(
     flip: bool = False,
     top: int = 0,
     selected: str | None = None,
+    marked: Sequence[str] = (),
 ) -> go.Figure:
     """All readings of a run as small heatmaps in one figure, each on its own range, which its title states."""
     columns = min(4, max(len(readings), 1))
@@ -47,7 +49,7 @@ def multiples_figure(
         heat.update(xgap=0.5, ygap=0.5, name=reading.probe)
         figure.add_trace(heat, **place)
         figure.add_trace(undefined(reading, scheme), **place)
-        for frames in outlines(reading, top, selected, scheme=scheme, widths=(1.4, 2.6)):
+        for frames in outlines(reading, top, selected, marked, scheme=scheme, widths=(1.4, 2.6)):
             figure.add_trace(frames, **place)
         figure.update_xaxes(showgrid=False, **ticks(reading.heads, 6), **place)
         figure.update_yaxes(showgrid=False, **ticks(reading.layers, 6, flip=flip), **place)

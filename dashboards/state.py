@@ -11,8 +11,10 @@ from urllib.parse import urlencode
 import flask
 from dash import Dash, get_relative_path
 
+from ..data.causal import CausalReport
 from ..data.errors import UserError
 from ..data.heads import head_name, parse_head
+from ..data.reports import ReportCard, find_report, load_report, reports_in
 from ..data.store import Run, Store
 from .reading import Frame, Reading
 from .readings import cards, check_probe, every_reading, per_head, reading_from, strata_of, towers_of
@@ -95,6 +97,12 @@ def known_head(value: Any, layers: int, heads: int) -> str | None:
     return head_name(layer, head)
 
 
+def known_heads(value: Any, layers: int, heads: int) -> list[str]:
+    """The heads a URL names, `L1H0,L1H3`, each checked against the model's shape."""
+    named = [known_head(name, layers, heads) for name in (plain(value) or "").split(",")]
+    return list(dict.fromkeys(name for name in named if name))
+
+
 def known_place(table: Frame, query: Mapping[str, Any]) -> tuple[str, str]:
     """The tower and the stratum that a URL names, or the first of each."""
     towers, strata = towers_of(table), strata_of(table)
@@ -112,10 +120,31 @@ def heads_table(run: Run) -> Frame:
     """Every per-head row of a run, or an error that says what to wait for."""
     table = _summarised(run.path, str(run.header.get("updated")))
     if table.empty and run.header.get("kind") == "edit":
-        raise UserError(f"this run scores the whole model with heads edited; `headatlas show {run.id}` prints it")
+        raise UserError(
+            f"this run scores the whole model with heads edited; the page Edits shows it, `headatlas show {run.id}` "
+            "prints it"
+        )
     if table.empty:
         raise UserError("expected readings per head, got none yet: this run has no finished chunk; it fills as it runs")
     return table
+
+
+def edits_of(run: Run) -> list[ReportCard]:
+    """The reports on edits of this run's model: those whose heads a reading of this run chose first."""
+    weights = run.header["model"]["digest"]
+    found = [one for one in reports_in(run.path.parent) if one.header["model"]["digest"] == weights]
+    return sorted(found, key=lambda one: (one.chosen_by or {}).get("run") != run.id)
+
+
+@lru_cache(maxsize=16)
+def _report(store: Path, card: str, _written: tuple[str, ...]) -> CausalReport:
+    return load_report(find_report(reports_in(store), card), store)
+
+
+def report_in(store: Store, card: ReportCard) -> CausalReport:
+    """The numbers of a report, computed once per state of its runs."""
+    written = tuple(str(Run(store.path / run).header.get("updated")) for run in card.runs.values())
+    return _report(store.path, card.id, (*card.runs.values(), *written))
 
 
 @lru_cache(maxsize=32)

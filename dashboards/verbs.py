@@ -19,7 +19,7 @@ On a remote machine, forward the port instead:  ssh -L 8050:127.0.0.1:8050 there
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """What `headatlas serve` accepts."""
-    teach(parser, "Open the dashboard over a store: Runs, Atlas and Head pages.", EXAMPLES)
+    teach(parser, "Open the dashboard over a store: Runs, Atlas, Head and Edits pages.", EXAMPLES)
     parser.add_argument("--store", default="runs", metavar="FOLDER", help="the store to show (default: runs)")
     parser.add_argument(
         "--model", default=None, metavar="MODEL", help="reserved for live pages; refused in this version"

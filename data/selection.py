@@ -23,7 +23,15 @@ class Selection:
 
     heads: list[tuple[int, int]]
     texts: list[str]
-    name: str
+    run: str
+    """The id of the run that holds the reading."""
+    rule: str
+    """The reading and the rule without the run: `retrieval/score:top=4`."""
+
+    @property
+    def name(self) -> str:
+        """The selection as it can be written again."""
+        return f"{self.run}:{self.rule}"
 
 
 def choose_heads(store: Store, text: str) -> Selection:
@@ -32,7 +40,7 @@ def choose_heads(store: Store, text: str) -> Selection:
     match = RULE.fullmatch(rule)
     if match is None:
         raise UserError(f"{text!r}: expected RUN:PROBE:top=5, :lowest=5 or :above=0.1, as latest:retrieval/score:top=5")
-    named, order, texts = ranked_heads(store, reading)
+    run, order, texts = ranked_heads(store, reading)
     if not order:
         raise UserError(f"{reading!r} has no value of any head; a reading of whole layers can't choose heads")
     how, amount = match[1], float(match[2])
@@ -43,15 +51,15 @@ def choose_heads(store: Store, text: str) -> Selection:
         top = ", ".join(f"{value:.3g}" for _, value in order[:3])
         raise UserError(f"{text!r}: that is {count} heads of {len(order)} with a value; the highest are {top}")
     taken = order[-count:][::-1] if how == "lowest" else order[:count]
-    return Selection([place for place, _ in taken], texts, f"{named}:{rule}")
+    return Selection([place for place, _ in taken], texts, run, text.partition(":")[2])
 
 
 def ranked_heads(store: Store, reading: str) -> tuple[str, list[tuple[tuple[int, int], float]], list[str]]:
-    """(the reading's spelling, [((layer, head), mean), ...] from the highest mean down, the texts of its prompts)."""
+    """(the run's id, [((layer, head), mean), ...] from the highest mean down, the texts of its prompts)."""
     found = find_values(store, reading)
     known: np.ndarray = ~np.all(np.isnan(found.values), axis=0)
     means = np.full(len(found.places), np.nan)
     means[known] = np.nanmean(found.values[:, known], axis=0)
     order = [int(index) for index in np.argsort(-means, kind="stable") if known[index]]
     texts = store.run(found.prompts[0]).examples()["text"].astype(str).tolist()
-    return found.name, [(found.places[index], float(means[index])) for index in order], texts
+    return found.prompts[0], [(found.places[index], float(means[index])) for index in order], texts

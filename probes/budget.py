@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..data.causal import LOWER_IS_BETTER, values_of
 from ..data.errors import UserError
 from ..data.intervals import bootstrap_mean
 from ..data.run import Run
 from ..data.selection import ranked_heads
 from ..data.store import Store
-from .causal import every_head, values_of
+from .causal import every_head
 from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
 from .edits.sets import Head
 from .plan import Plan
 from .progress import Report
-from .scores import LOWER_IS_BETTER
 
 ORDERS = 10
 """Random orders by default."""
@@ -39,7 +39,7 @@ class Budget:
     scores: pd.DataFrame
     """reading, area, ci_low, ci_high, chance (share of random orders with a larger area), to_half, n; best first."""
     curves: pd.DataFrame
-    """reading, heads, share, mean, ci_low, ci_high; random orders are the reading `random`."""
+    """reading, heads, share, mean, ci_low, ci_high; random orders are `random 0` and on, their mean is `random`."""
     score: str
     run: Run
 
@@ -125,7 +125,7 @@ def _read(
             }
         )  # fmt: skip
     sign = -1 if score in LOWER_IS_BETTER else 1
-    curves = [_curve(name, sign * values[:, places[name]], sizes, clusters) for name in names]
+    curves = [_curve(name, sign * values[:, at], sizes, clusters) for name, at in places.items()]
     curves.append(_curve("random", sign * middle, sizes, clusters))
     scores = pd.DataFrame(lines).sort_values("area", ascending=False, kind="stable").reset_index(drop=True)
     return Budget(scores, pd.concat(curves, ignore_index=True), score, run)

@@ -7,18 +7,15 @@ and with all other heads edited, on prompts that were not used to choose the hea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from ..data.against import compare
+from ..data.causal import COMPLEMENT, RANDOM, UNEDITED, CausalReport, report_of
 from ..data.errors import UserError
 from ..data.heads import head_name
 from ..data.jsonl import digest_of
-from ..data.run import Run
+from ..data.reports import chosen_link, edit_link
+from ..data.selection import Selection
 from ..data.writer import TEXT_LIMIT
 from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
@@ -29,20 +26,6 @@ from .progress import Report
 
 SETS = 20
 """Random sets by default."""
-
-
-@dataclass(frozen=True)
-class CausalReport:
-    """What an edit did: a row a condition and score, the runs it is read from, and how the control was drawn."""
-
-    table: pd.DataFrame
-    """condition, score, sets, mean, difference, ci_low, ci_high, lowest, highest, effect, n."""
-    runs: dict[str, Run]
-    """unedited, edited, random, complement."""
-    heads: tuple[str, ...]
-    drawn_from: str
-    left_out: int
-    """Prompts left out because they were used to choose the heads."""
 
 
 def prompts(
@@ -88,74 +71,37 @@ def causal_report(
     sets: int = SETS,
     means_plan: Plan | None = None,
     spared: Sequence[Head] = (),
+    picked: Selection | None = None,
     left_out: int = 0,
     report: Report | None = None,
 ) -> CausalReport:
     """Run the four conditions of an edit and set them beside each other; without an edit there is one.
 
-    `spared` heads are in no random set.
+    `spared` heads are in no random set. `picked` says which reading chose the heads, `left_out` how many prompts that
+    took away; both are kept with the edited run.
     """
-    base = EditPlan(plan, said="unedited")
-    runs = {"unedited": carry_out(base, store, report=report)}
+    base = carry_out(EditPlan(plan, said=UNEDITED), store, report=report)
+    runs = {UNEDITED: base}
     if edit is None:
-        return CausalReport(table_of(runs), runs, (), "", left_out)
+        return report_of(runs)
     every = every_head(plan.model)
     if unknown := sorted(set(spared) - set(every)):
         raise UserError(f"there is no head {head_name(*unknown[0])} to spare; {plan.model.name} has {len(every)} heads")
     chosen = [(layer, head) for layer, heads in (edit.places or {}).items() for head in heads] or every
     means = Means(means_plan or plan) if edit.kind_of.needs == "means" else None
     controls, where = random_sets(chosen, others_than(spared, every), count=sets, seed=plan.seed)
+    where += f", never {', '.join(head_name(*one) for one in spared)}" if spared else ""
     rest = others_than(chosen, every)
     conditions = {
         "edited": ([chosen], edit.spelled),
-        "random": (controls, f"{len(controls)} random sets from {where}"),
-        "complement": ([rest] if rest else [], "all other heads"),
+        RANDOM: (controls, f"{len(controls)} random sets from {where}"),
+        COMPLEMENT: ([rest] if rest else [], "all other heads"),
     }
+    chosen_by = [chosen_link(picked.run, picked.rule, left_out)] if picked else []
     for name, (sets_of, said) in conditions.items():
         if sets_of:
+            links = [edit_link(base.id, name, runs["edited"].id)] if "edited" in runs else [edit_link(base.id, name)]
             variants = [[edit.of(heads)] for heads in sets_of]
-            made = EditPlan(plan, variants, runs["unedited"].id, means, f"{name}: {said}")
-            runs[name] = carry_out(made, store, report=report)
-    return CausalReport(table_of(runs), runs, tuple(head_name(*one) for one in chosen), where, left_out)
-
-
-def values_of(run: Run, score: str) -> np.ndarray:
-    """[example, variant] of one score."""
-    rows = run.rows(score)
-    parts = list(run.header["probes"][score]["parts"]) or [""]
-    grid = np.full((int(run.header["data"]["examples"]), len(parts)), np.nan)
-    column = pd.Index(parts).get_indexer(pd.Index(rows["part"].astype(str)))
-    grid[rows["example"].to_numpy(), column] = rows["value"].to_numpy(dtype=float)
-    return grid
-
-
-def table_of(runs: dict[str, Run]) -> pd.DataFrame:
-    """The rows of a report; a random set is one of many, so its line is the mean over sets of each prompt.
-
-    `effect` is how many standard deviations of the random sets' differences the difference lies from their mean.
-    """
-    base = runs["unedited"]
-    clusters = base.examples()["cluster"].to_numpy()
-    lines = []
-    for score, card in base.header["probes"].items():
-        plain = values_of(base, score)
-        spread = values_of(runs["random"], score).mean(0) - plain.mean() if "random" in runs else np.zeros(0)
-        for name, run in runs.items():
-            values = values_of(run, score)
-            several = values.shape[1] > 1
-            one = values.mean(1, keepdims=True)
-            found = compare(one, plain, clusters, binary=bool(card["binary"]) and not several)
-            single = values.mean(0)
-            line: dict[str, Any] = {"condition": name, "score": score, "sets": values.shape[1]}
-            line |= {key: float(found[key][0]) for key in ("mean", "difference", "ci_low", "ci_high")}
-            ends = (float(single.min()), float(single.max())) if several else (np.nan, np.nan)
-            line |= dict(zip(("lowest", "highest"), ends, strict=True))
-            line["effect"] = np.nan if name in ("unedited", "random") else _effect(line["difference"], spread)
-            lines.append(line | {"n": int(found["n"][0])})
-    return pd.DataFrame(lines)
-
-
-def _effect(difference: float, spread: np.ndarray) -> float:
-    """Standard deviations of the random sets from their mean; NaN where they do not differ or are too few."""
-    deviation = spread.std(ddof=1) if len(spread) > 2 else 0.0
-    return (difference - float(spread.mean())) / float(deviation) if deviation > 1e-9 else float("nan")
+            made = EditPlan(plan, variants, [*links, *chosen_by], means, f"{name}: {said}")
+            runs[name], chosen_by = carry_out(made, store, report=report), []
+    return report_of(runs)

@@ -6,7 +6,7 @@ several. Scores speak of the whole model, so rows have neither layer nor head. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..data.errors import UserError
 from ..data.examples import Example
 from ..data.run import Run, finished
+from ..data.schema import run_id
 from ..data.store import open_store
 from ..data.tokens import TokenBatch
 from .edits.edit import Edit
@@ -28,7 +29,6 @@ from .plan import Plan
 from .progress import Progress, Report
 from .scores import SCORES, scored, scores_for
 
-EDIT_OF = "edit-of"
 Variants = Sequence[Sequence[Edit]]
 
 
@@ -51,8 +51,8 @@ class EditPlan:
 
     plan: Plan
     variants: Variants = ((),)
-    of: str | None = None
-    """The run without edits; None for that run itself."""
+    links: Sequence[Mapping[str, Any]] = ()
+    """Entries of `parents`: the run without edits and what this run is beside it; none for that run itself."""
     means: Means | None = None
     said: str = ""
     """What the variants are, as `20 random sets from the same layers`."""
@@ -71,19 +71,23 @@ class EditPlan:
         """The run's header before its first row."""
         cards = {name: replace(SCORES[name], parts=self.parts).card() for name in self.names}
         edits = [[one.card() for one in variant] for variant in self.variants]
-        return self.plan.header() | {
+        header = self.plan.header() | {
             "kind": "edit",
             "edits": [] if edits == [[]] else edits,
             "said": self.said,
             "means": self.means.plan.data.digest if self.means else None,
-            "parents": [{"run": self.of, "relation": EDIT_OF}] if self.of else [],
             "probes": cards,
         }
+        own = run_id(header)  # a policy that leaves all heads as they are is the unedited run itself
+        return header | {"parents": [dict(one) for one in self.links if one["run"] != own]}
 
 
 def stored(plan: EditPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds all of it."""
-    return finished(Path(store), plan.header())
+    """The run of this plan if the store holds all of it, its links too."""
+    header = plan.header()
+    run = finished(Path(store), header)
+    known = (run.header.get("parents") or []) if run else []
+    return run if all(one in known for one in header["parents"]) else None
 
 
 def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None) -> Run:

@@ -89,8 +89,8 @@ def edit_run(args: argparse.Namespace) -> int:
     forwards = len(plan.data.examples) * (3 + args.sets)  # unedited, edited, the random sets, all others
     with Bar(forwards, lines=True, unit="forwards") as bar:
         found = causal_report(
-            plan, edit, store=args.store, sets=args.sets, means_plan=others, spared=spared, left_out=left_out,
-            report=bar,
+            plan, edit, store=args.store, sets=args.sets, means_plan=others, spared=spared, picked=picked,
+            left_out=left_out, report=bar,
         )  # fmt: skip
     if args.json:
         print(found.table.to_json(orient="records"))
@@ -101,8 +101,7 @@ def edit_run(args: argparse.Namespace) -> int:
     if "random" not in found.runs and args.sets:
         print("random sets: none, for fewer heads are left than were chosen")
     if "random" in found.runs:
-        spare = f", never {args.spare}" if args.spare else ""
-        print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}{spare}")
+        print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}")
     rows = [tuple(row.values()) for row in readable(found.table)]
     print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))
     print(f"Next: headatlas show {found.runs['edited'].id} --store {args.store}")

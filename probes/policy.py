@@ -7,18 +7,21 @@ random policies with as many full KV heads, and of all KV heads streaming, on pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from ..data.causal import RANDOM, UNEDITED, table_of
 from ..data.errors import UserError
 from ..data.heads import head_name
 from ..data.policy import Policy, random_policies
+from ..data.reports import chosen_link, edit_link
 from ..data.run import Run
 from ..data.store import open_store
-from .causal import SETS, table_of
+from .causal import SETS
 from .edit_run import EditPlan, carry_out
 from .edits.edit import Edit
 from .models import Model
@@ -59,27 +62,37 @@ def policy_report(
     layers, shared = policy.shape
     none = replace(policy, full=((False,) * shared,) * layers)
     others = random_policies(policy, sets, plan.seed)
-    base = carry_out(EditPlan(plan, said="unedited"), store, report=report)
-    runs, cache = {"unedited": base}, {"unedited": 1.0}
+    base = carry_out(EditPlan(plan, said=UNEDITED), store, report=report)
+    runs, cache = {UNEDITED: base}, {UNEDITED: 1.0}
     conditions = {
         "policy": ([policy], f"policy of {policy.source or policy.rule}"),
-        "random": (others, f"{len(others)} random policies from {RANDOM_FROM}"),
+        RANDOM: (others, f"{len(others)} random policies from {RANDOM_FROM}"),
         "all streaming": ([none], "all KV heads streaming"),
     }
     for name, (policies, said) in conditions.items():
         if policies:
-            runs[name] = scored_under(policies, plan, base, said, store=store, report=report)
+            links = [edit_link(base.id, name, runs["policy"].id if "policy" in runs else "")]
+            if name == "policy" and policy.source:
+                run, _, reading = policy.source.partition(":")
+                links.append(chosen_link(run, reading))
+            runs[name] = scored_under(policies, plan, links, said, store=store, report=report)
             cache[name] = mean_cache(policies[0], plan)
     table = table_of(runs)
     return PolicyReport(table.assign(cache=[cache[name] for name in table["condition"]]), runs, len(others))
 
 
 def scored_under(
-    policies: Sequence[Policy], plan: Plan, base: Run, said: str, *, store: str | Path, report: Report | None = None
+    policies: Sequence[Policy],
+    plan: Plan,
+    links: Sequence[Mapping[str, Any]],
+    said: str,
+    *,
+    store: str | Path,
+    report: Report | None = None,
 ) -> Run:
     """The run of a plan's scores under one policy or several."""
     variants = [streaming_edits(one, plan.model) for one in policies]
-    return carry_out(EditPlan(plan, variants, base.id, said=said), store, report=report)
+    return carry_out(EditPlan(plan, variants, links, said=said), store, report=report)
 
 
 def mean_cache(policy: Policy, plan: Plan) -> float:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from ..data.causal import mean_of, values_of
 from ..data.errors import UserError
-from ..data.intervals import bootstrap_mean, wilson
 from ..data.policy import RECENT, SINKS, Policy, policy, random_policies
+from ..data.reports import edit_link
 from ..data.run import Run
-from .causal import SETS, prompts, values_of
+from .causal import SETS, prompts
 from .edit_run import EditPlan, carry_out
 from .models import Model
 from .plan import Plan
@@ -59,7 +59,7 @@ def policy_curve(
             orders = {"reading": [one], "random": random_policies(one, sets, plan.seed) or [one]}
             for order, chosen in orders.items():
                 said = f"{len(chosen)} policies of {one.count} full KV heads, order: {order}"
-                run = scored_under(chosen, plan, base, said, store=store, report=bar)
+                run = scored_under(chosen, plan, [edit_link(base.id)], said, store=store, report=bar)
                 lines += _lines(order, one, plan, run)
     return pd.DataFrame(lines)
 
@@ -69,22 +69,6 @@ def _lines(order: str, policy: Policy, plan: Plan, run: Run) -> list[dict[str, A
     clusters = run.examples()["cluster"].to_numpy()
     place = {"order": order, "full": policy.share, "cache": mean_cache(policy, plan)}
     return [
-        place | {"score": score} | _mean(values_of(run, score), clusters, binary=bool(card["binary"]))
+        place | {"score": score} | mean_of(values_of(run, score), clusters, binary=bool(card["binary"]))
         for score, card in run.header["probes"].items()
     ]
-
-
-def _mean(values: np.ndarray, clusters: np.ndarray, *, binary: bool) -> dict[str, Any]:
-    """The mean of values [example, set] with its interval over clusters, and the ends of single sets.
-
-    Wilson's where a single value is 0 or 1: cautious for the mean of several sets, and never without width.
-    """
-    one, single, n = values.mean(1, keepdims=True), values.mean(0), len(np.unique(clusters))
-    if binary:
-        low, high = wilson(one.mean(0) * n, np.full(1, n))
-    else:
-        low, high = bootstrap_mean(one, clusters)
-    return {
-        "mean": float(one.mean()), "ci_low": float(low[0]), "ci_high": float(high[0]), "n": n,
-        "sets": values.shape[1], "lowest": float(single.min()), "highest": float(single.max()),
-    }  # fmt: skip

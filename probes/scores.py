@@ -128,7 +128,6 @@ SCORES = {
 }  # fmt: skip
 """Every score by name."""
 ANSWERING = frozenset(name for name, one in SCORES.items() if "answer" in one.groups)
-LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss", "repeat_loss"})
 
 
 def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:

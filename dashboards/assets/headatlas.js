@@ -104,9 +104,10 @@
   };
 
   const download = (format, filename) => {  // the picture alone must say what it shows
-    const graph = plot(), room = 40, { layout, clientWidth: width, clientHeight } = graph;
-    const what = $("#atlas-card h2"), query = new URLSearchParams(location.search);
-    const text = [what ? what.textContent : "All readings", query.get("stratum"), query.get("run")].filter(Boolean).join(" · ");
+    const page = pageOf(location.pathname), graph = $("#" + page + "-graph .js-plotly-plot");
+    const room = 40, { layout, clientWidth: width, clientHeight } = graph;
+    const what = $("#" + page + "-card h2"), query = new URLSearchParams(location.search);
+    const text = [what ? what.textContent : "All readings", query.get("stratum"), query.get("edit") || query.get("run")].filter(Boolean).join(" · ");
     const title = { text, x: 0, xref: "paper", xanchor: "left", y: 0, yref: "container", yanchor: "bottom", pad: { b: 14 }, font: { size: 14 } };
     const margin = Object.assign({}, layout.margin, { b: graph._fullLayout.margin.b + room });
     const figure = { data: graph.data, layout: Object.assign({}, layout, { title, margin, height: clientHeight + room }) };
@@ -171,6 +172,11 @@
         if (triggered().startsWith("head-run")) return go(urlFor("/head", { run, head }));
         return go(urlFor("/head", { run, head, probe, stratum, tower }));
       },
+      changeEdit(edit, run) {
+        const now = new URLSearchParams(location.search).get("edit");
+        if (!edit || edit === now || !triggered() || pageOf(location.pathname) !== "edits") return noUpdate();
+        return go(urlFor("/edits", { run, edit }));
+      },
       stepProbe(_previous, _next, probe, data) {
         const names = flatOptions(data);
         const step = triggered().startsWith("atlas-next") ? 1 : -1;
@@ -178,13 +184,13 @@
         return names[(names.indexOf(probe) + step + names.length) % names.length];
       },
       exportView(...values) {
-        const [python, probe] = values.slice(-2);
+        const [python, name] = values.slice(-2);
         const id = triggered();
         if (!id) return "";
         const kind = JSON.parse(id.slice(0, id.lastIndexOf("."))).kind;
         if (kind === "link") copy(location.href, "Link");
         else if (kind === "python") copy(python, "Python");
-        else download(kind, "atlas-" + probe);
+        else download(kind, pageOf(location.pathname) + "-" + name);
         return "";
       },
     },
@@ -219,6 +225,12 @@
     if (event.key === "Escape") return press('a.ha-nav[href*="/atlas"]');
     return false;
   };
+  const onEdits = (event) => {
+    if (event.key === "[") return press('[data-step="previous"] a');
+    if (event.key === "]") return press('[data-step="next"] a');
+    if (event.key === "Escape") return press("#edits-atlas") || press('a.ha-nav[href*="/atlas"]');
+    return false;
+  };
   const handle = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return false;
     if (event.target.id === "search" && event.key === "Escape") { event.target.blur(); return true; }
@@ -233,7 +245,7 @@
     }
     const page = pageOf(location.pathname);
     if (page === "atlas") return Boolean(frame()) && onAtlas(event);  // the address changes before the page does
-    return page === "head" && onHead(event);
+    return page === "edits" ? onEdits(event) : page === "head" && onHead(event);
   };
   document.addEventListener("keydown", (event) => { if (handle(event)) event.preventDefault(); });
 
@@ -251,6 +263,8 @@
     const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.max(Math.abs(value), 1))));
     return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   };
+  functions.signedFigures = (value) => (value > 0 ? "+" : "") + functions.fourFigures(value);
+  functions.signedEffect = (value) => (value > 0 ? "+" : "") + functions.threeFigures(value);
   functions.smallShare = (value) => (value !== null && value < 0.001 ? "<0.001" : functions.fourFigures(value));
   functions.emptyLast = (a, b, _p, _q, descending) => {
     if (a === b) return 0;
@@ -265,11 +279,12 @@
   components.RunLink = (props) => {
     if (props.data.status === "unreadable") return make("span", { className: "ha-muted" }, "unreadable");
     const link = (run, className, title, text) => {
-      const href = urlFor("/atlas", { run });
+      const edit = props.data.page === "/edits" && run === props.data.run_id;
+      const href = edit ? urlFor("/edits", { edit: run }) : urlFor("/atlas", { run });
       const click = (event) => { if (!event.ctrlKey && !event.metaKey) { event.preventDefault(); event.stopPropagation(); go(href); } };
       return make("a", { href, onClick: click, className, title }, text);
     };
-    const own = link(props.data.run_id, "ha-run-link", "Open the atlas of this run", props.value);
+    const own = link(props.data.run_id, "ha-run-link", props.data.page === "/edits" ? "Open this edit" : "Open the atlas of this run", props.value);
     if (!props.data.baseline) return own;
     const title = "Baseline of " + props.data.parent + ": open that run";
     return make("span", { className: "ha-run-names" }, own, link(props.data.parent, "ha-badge ha-baseline", title, props.data.baseline));

@@ -40,12 +40,13 @@ from ..multiples import multiples_figure
 from ..pickers import run_picker, shown_if
 from ..reading import Frame, Reading
 from ..readings import parts_of, shape_of
-from ..state import current_run, current_store, head_readings, heads_table, plain
+from ..state import current_run, current_store, edits_of, head_readings, heads_table, link, plain
 from ..theme import scheme_of
 from ..twin import columns_of, rows_of, table_twin
 from ..wording import place_words, summary
 
 GRAPH, TABLE, CARD, CHOSEN, HEAD = "atlas-graph", "atlas-table", "atlas-card", "atlas-chosen", "atlas-head"
+MARKED = "atlas-heads"
 PYTHON, DOWNLOAD = "atlas-python", "atlas-download"
 
 
@@ -95,13 +96,38 @@ def atlas_page(run: Run, table: Frame, view: dict[str, Any]) -> html.Div:
             className="ha-split",
         ),
         dcc.Store(id=HEAD, data=view["head"]),
+        dcc.Store(id=MARKED, data=",".join(view["heads"])),
         dcc.Store(id=PYTHON),
         dcc.Download(id=DOWNLOAD),
         html.Div(id="atlas-synced", hidden=True),
         html.Div(id="atlas-exported", hidden=True),
         html.Div(id="atlas-moved", hidden=True),
-        aside=[*run_badges(run), run_picker(RUN, current_store(), run.id), export_menu()],
+        aside=[
+            *marked_badge(run, view),
+            *edits_badge(run),
+            *run_badges(run),
+            run_picker(RUN, current_store(), run.id),
+            export_menu(),
+        ],
     )
+
+
+def edits_badge(run: Run) -> list[Any]:
+    """The way to the edits of this run's model, where there are any."""
+    count = len(edits_of(run))
+    words = f"{count} edit{'' if count == 1 else 's'}"
+    title = "Edits that were made on this run's model, those of heads that it chose first"
+    return [dcc.Link(words, href=link("/edits", run=run.id), className="ha-badge ha-baseline", title=title)][:count]
+
+
+def marked_badge(run: Run, view: dict[str, Any]) -> list[Any]:
+    """How many heads are framed because the URL names them, and the way to take the frames off."""
+    count = len(view["heads"])
+    rest = {name: view[name] for name in ("probe", "part", "stratum", "tower")}
+    words = [f"{count} head{'' if count == 1 else 's'} framed ", html.Span("×", **aria(hidden="true"))]
+    title = f"{', '.join(view['heads'])}: take the frames off"
+    href = link("/atlas", run=run.id, **rest)
+    return [dcc.Link(words, href=href, className="ha-badge ha-baseline ha-marked", title=title)][:count]
 
 
 def offer_parts(probe: str, part: str | None, run: str) -> tuple[list[str], str, str]:
@@ -110,9 +136,12 @@ def offer_parts(probe: str, part: str | None, run: str) -> tuple[list[str], str,
     return parts, (part if part in parts else parts[0]), shown_if(len(parts) > 1)
 
 
-def draw(place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, scheme: str, head: str | None) -> Any:
+def draw(
+    place: dict[str, Any], limits: Any, flip: bool, view: str, top: int, scheme: str, head: str | None, marked: str = ""
+) -> Any:
     """The figure, its height, and what it shows in words."""
-    look: Any = {"scheme": scheme_of(scheme), "flip": bool(flip), "selected": head}
+    framed = marked.split(",") if marked else []
+    look: Any = {"scheme": scheme_of(scheme), "flip": bool(flip), "selected": head, "marked": framed}
     try:
         run, reading = asked(**place)
     except UserError as error:
@@ -180,7 +209,7 @@ def register(app: Dash) -> None:
         inputs={
             "place": place_inputs(), "limits": Input(LIMITS, "value"), "flip": Input(FLIP, "checked"),
             "view": Input(VIEW, "value"), "top": Input(TOP, "value"), "scheme": Input("scheme", "data"),
-            "head": State(HEAD, "data"),
+            "head": State(HEAD, "data"), "marked": State(MARKED, "data"),
         },
     )(draw)  # fmt: skip
     app.callback(
@@ -210,7 +239,7 @@ def client_callbacks(app: Dash) -> None:
         Output("atlas-synced", "children"),
         Input(PROBE, "value"), Input(PART, "value"), Input(STRATUM, "value"), Input(TOWER, "value"),
         Input(HEAD, "data"), Input(TOP, "value"), Input(LIMITS, "value"), Input(VIEW, "value"), Input(FLIP, "checked"),
-        Input(MINUS, "value"), State(RUN, "value"),
+        Input(MINUS, "value"), State(MARKED, "data"), State(RUN, "value"),
     )  # fmt: skip
     app.clientside_callback(
         ClientsideFunction("headatlas", "changeRun"),

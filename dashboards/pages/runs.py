@@ -12,6 +12,7 @@ from dash.exceptions import PreventUpdate
 
 from ...data.baselines import kind_words, links_of
 from ...data.command import resume_command
+from ...data.store import Run
 from ..controls import aria, copyable, first_steps, page, panel
 from ..pickers import shown_if
 from ..state import current_store
@@ -62,6 +63,7 @@ def row_of(header: dict[str, Any]) -> dict[str, Any]:
         "baseline": kind_words(links[0]) if links else None,
         "parent": links[0]["run"] if links else None,
         "data": " · ".join(filter(None, [kind_said(header), str(data.get("spec") or data.get("name") or "?")])),
+        "page": "/edits" if header.get("kind") == "edit" else "/atlas",
         "status": str(header.get("status") or "unreadable"),
         "progress": progress_of(header),
         "probes": len(header.get("probes") or {}),
@@ -84,7 +86,7 @@ def headers(store: Any) -> list[dict[str, Any]]:
         if row.get("status") == "unreadable":
             found.append({"run_id": row["run_id"], "status": "unreadable"})
         else:
-            run = store.run(row["run_id"])
+            run = Run(store.path / row["run_id"])
             found.append({**run.header, "run_id": run.id, "status": run.status})
     return found
 

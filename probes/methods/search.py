@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
+from ...data.causal import LOWER_IS_BETTER, values_of
 from ...data.errors import UserError, near_miss
+from ...data.reports import edit_link
 from ...data.run import Run
-from ..causal import every_head, part_of_plan, values_of
+from ..causal import every_head, part_of_plan
 from ..edit_run import EditPlan, Means, carry_out
 from ..edits.edit import Edit
 from ..edits.sets import Head
 from ..plan import Plan
 from ..progress import Report
-from ..scores import LOWER_IS_BETTER, SCORES, scores_for
+from ..scores import SCORES, scores_for
 
 ROUNDING = 1e-6
 """A gain up to this is float32 rounding: a head that it is all of is not said to help."""
@@ -61,7 +63,8 @@ class Search:
         """[edit], the mean score with each of `edits` in force alone, on the prompts to choose on."""
         needed = any(one.kind_of.needs == "means" for one in edits)
         variants = [[one] for one in edits]
-        plan = EditPlan(self.chosen_on, variants, self.unedited.id, self.means if needed else None, f"search: {said}")
+        means = self.means if needed else None
+        plan = EditPlan(self.chosen_on, variants, [edit_link(self.unedited.id)], means, f"search: {said}")
         return values_of(carry_out(plan, self.store, report=self.report), self.score).mean(0)
 
     def gains(self, means: np.ndarray) -> np.ndarray:

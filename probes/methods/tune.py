@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from ...data.against import compare
+from ...data.causal import values_of
 from ...data.errors import UserError, near_miss
 from ...data.run import Run
-from ..causal import SETS, causal_report, prompts, values_of
+from ..causal import SETS, causal_report, prompts
 from ..edits.edit import Edit
 from ..models import Model
 from ..progress import Bar, Report

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from headatlas.data.store import open_store
 
-from .invented import write_run
+from .invented import write_edit, write_run
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -43,6 +43,16 @@ def compared(tmp_path_factory):
     return open_store(path).run()
 
 
+@pytest.fixture(scope="session")
+def edited(tmp_path_factory):
+    """A store with a run of 12 x 12 heads, and two edits of its model: condition -> run id of each."""
+    path = tmp_path_factory.mktemp("edited") / "runs"
+    chosen_by = write_run(path, "gpt2", examples=48, probes=("induction", "previous_token"))
+    made = [write_edit(path, chosen_by=chosen_by), write_edit(path, kind="mean")]
+    write_run(path, "other", layers=2, heads=2, examples=16, probes=("induction",))
+    return open_store(path), open_store(path).run(chosen_by), made
+
+
 @contextmanager
 def served(path):
     """The address of a dashboard over a store, served in a thread."""
@@ -67,6 +77,12 @@ def site(store_path):
 @pytest.fixture(scope="session")
 def compared_site(compared):
     with served(compared.path.parent) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def edited_site(edited):
+    with served(edited[0].path) as address:
         yield address
 
 

@@ -186,3 +186,62 @@ def write_run(
     partial = "failed" if error else "interrupted"
     writer.finish("done" if chunks is None else partial, error)
     return writer.path.name
+
+
+SCORE: dict[str, Any] = {
+    **{"version": 1, "family": "score", "bounds": [0, 1], "parts": [], "per": "example", "formula": "-", "summary": ""},
+    **{"name": "exact_match", "title": "Exact match", "unit": "share of examples", "binary": True},
+}
+LOSS = {**SCORE, "name": "answer_loss", "title": "Answer loss", "unit": "nats", "binary": False, "bounds": [0, None]}
+EDITED = ("L5H1", "L5H5")
+SETS = 4
+
+
+def write_edit(store: Path, model: str = "gpt2", *, kind: str = "zero", chosen_by: str | None = None) -> dict[str, str]:
+    """Writes the four runs of an edit of two heads, returns condition -> id.
+
+    Of 20 prompts the unedited model answers 18, the edited one 2, the others none; random set k answers 18 - 2 k.
+    """
+    base = _scored(store, model, "unedited", [], [18])
+    heads = [[f"L5H{2 * number}", f"L6H{number}"] for number in range(SETS)]
+    edits = [[{"kind": kind, "heads": list(EDITED)}]]
+    asked = [{"run": base, "relation": "edit-of", "as": "edited"}]
+    if chosen_by:
+        told = {"run": chosen_by, "relation": "chosen-by", "reading": "induction:top=2", "left_out": 5}
+        asked.append(told)
+    edited = _scored(store, model, f"edited: {kind} of {', '.join(EDITED)}", edits, [2], asked)
+    beside = {"run": base, "relation": "edit-of", "beside": edited}
+    found = {"unedited": base, "edited": edited}
+    found["random"] = _scored(
+        store, model, f"random: {SETS} random sets from the same layers", [[{"kind": kind, "heads": one}] for one in heads],
+        [18 - 2 * number for number in range(SETS)], [beside | {"as": "random"}],
+    )  # fmt: skip
+    rest = [f"L{layer}H{head}" for layer in range(12) for head in range(12)]
+    rest = [name for name in rest if name not in EDITED]
+    found["complement"] = _scored(
+        store, model, "complement: all other heads", [[{"kind": kind, "heads": rest}]], [0], [beside | {"as": "complement"}]
+    )  # fmt: skip
+    return found
+
+
+def _scored(store: Path, model: str, said: str, edits: list, right: list[int], parents: list | None = None) -> str:
+    """A run of 20 prompts; variant v answers `right[v]` of them, and its loss is 0 where it does, else 2."""
+    count, names = 20, [str(index) for index in range(len(right))] if len(right) > 1 else []
+    header = header_of(model, layers=12, heads=12, kv_heads=12, examples=count, probes=())
+    header["data"] |= {"strata": [], "spec": "repeats:length=64"}
+    header |= {"kind": "edit", "said": said, "edits": edits, "parents": parents or []}
+    header["argv"] = ["headatlas", "edit", model, "--heads", ",".join(EDITED)]
+    header["probes"] = {card["name"]: {**card, "parts": names} for card in (SCORE, LOSS)}
+    writer = open_store(store, create=True).writer(header)
+    writer.write_examples(examples_of(count))
+    for chunk in range(2):
+        members = np.arange(chunk * 16, min(count, (chunk + 1) * 16))
+        for name in [one for one in header["probes"] if one not in writer.done(chunk)]:
+            tables = []
+            for part, hits in zip(names or [""], right, strict=True):
+                value = (members < hits).astype(float) if name == "exact_match" else np.where(members < hits, 0.0, 2.0)
+                row = {"example": members, "probe": name, "part": part, "layer": None, "head": None}
+                tables.append(pd.DataFrame({**row, "value": value, "n_queries": 1}))
+            writer.write_rows(chunk, pd.concat(tables, ignore_index=True), [name])
+    writer.finish("done")
+    return writer.path.name

@@ -42,7 +42,7 @@ def test_the_dashboard_imports_no_torch(store_path):
 
 
 def test_the_rail_is_made_from_the_registry(inside):
-    assert [entry["name"] for entry in navigable()] == ["Runs", "Atlas", "Head"]
+    assert [entry["name"] for entry in navigable()] == ["Runs", "Atlas", "Head", "Edits"]
 
 
 def test_two_apps_can_live_in_one_process(store_path):

@@ -202,3 +202,56 @@ def test_unknown_ids_are_answered_in_the_page(open_page, path, message):
     wait_text(page, "[role=alert]", message)
     page.get_by_role("link", name="All runs").click()
     wait_text(page, "h1", "Runs")
+
+
+def test_an_edit_is_read_changed_and_led_back_to_the_atlas(open_page, edited_site, edited):
+    _, run, made = edited
+    page = open_page(f"{edited_site}/atlas?run={run.id}")
+    page.get_by_role("link", name="2 edits").click()
+    wait_text(page, "h1", "Edits")
+    wait_text(page, "#edits-card h2", "Zero of L5H1, L5H5")
+    wait_url(page, "/edits?run=gpt2", f"edit={made[0]['edited']}")
+    page.wait_for_selector("#edits-graph .scatterlayer .points path")
+    wait_text(page, "#edits-graph-caption", "Exact match, with zero of L5H1, L5H5: 0.100, unedited 0.900")
+    page.locator("#edits-table .ag-cell", has_text="-0.800").wait_for()
+    page.keyboard.press("[")
+    wait_text(page, "#edits-card h2", "Mean of L5H1, L5H5")
+    wait_url(page, f"edit={made[1]['edited']}")
+    page.keyboard.press("]")
+    wait_text(page, "#edits-card h2", "Zero of L5H1, L5H5")
+    page.locator("#edits-edit").click()
+    page.get_by_role("option", name="mean of L5H1, L5H5").click()
+    wait_text(page, "#edits-card h2", "Mean of L5H1, L5H5")
+    page.keyboard.press("Escape")
+    wait_text(page, "h1", "Atlas")
+    wait_url(page, "heads=L5H1%2CL5H5")
+    page.wait_for_selector("#atlas-graph .heatmaplayer image")
+    page.get_by_role("link", name="2 heads framed").click()
+    page.wait_for_function("!location.href.includes('heads=')")
+
+
+@pytest.mark.parametrize("kind", ["CSV", "PNG"])
+def test_an_edit_can_be_taken_away(open_page, edited_site, edited, kind):
+    _, _, made = edited
+    page = open_page(f"{edited_site}/edits?edit={made[0]['edited']}")
+    page.wait_for_selector("#edits-graph .scatterlayer .points path")
+    page.get_by_role("button", name="Export").click()
+    with page.expect_download() as taken:
+        page.get_by_role("menuitem", name=kind).click()
+    assert made[0]["edited"] in taken.value.suggested_filename
+
+
+def test_edits_are_dark_where_the_system_is(open_page, edited_site):
+    page = open_page(f"{edited_site}/edits", scheme="dark")
+    page.wait_for_selector("#edits-graph .scatterlayer .points path")
+    page.wait_for_function(
+        "document.querySelector('#edits-graph .js-plotly-plot').layout.template.layout.paper_bgcolor === '#161b22'"
+    )
+
+
+def test_a_run_of_an_edit_opens_its_report(open_page, edited_site):
+    page = open_page(edited_site)
+    page.wait_for_selector(".ag-row")
+    page.get_by_label("Filter runs").fill("random: 4")
+    page.locator(".ha-run-link").first.click()
+    wait_text(page, "h1", "Edits")

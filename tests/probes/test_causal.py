@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from headatlas.data.causal import values_of
 from headatlas.data.errors import UserError
 from headatlas.data.examples import Example
 from headatlas.data.schema import run_id
@@ -11,7 +12,7 @@ from headatlas.data.selection import choose_heads
 from headatlas.data.store import open_store
 from headatlas.probes.budget import _read, budget, orders_of, sizes_of
 from headatlas.probes.catalog import all_experiments, select
-from headatlas.probes.causal import causal_report, every_head, prompts, values_of
+from headatlas.probes.causal import causal_report, every_head, prompts
 from headatlas.probes.edit_run import EditPlan, Means, aligned, carry_out, partner_of
 from headatlas.probes.edits.edit import Edit
 from headatlas.probes.edits.sets import SAME, SHARED, random_sets
@@ -122,9 +123,14 @@ def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tm
     effect = (difference - spread.mean()) / spread.std(ddof=1)
     assert table.loc[("answer_loss", "edited"), "effect"] == pytest.approx(effect)
     parents = {name: run.header["parents"] for name, run in found.runs.items()}
-    assert parents["unedited"] == []
-    assert all(links == [{"run": found.runs["unedited"].id, "relation": "edit-of"}]
-               for name, links in parents.items() if name != "unedited")  # fmt: skip
+    base, edited_run = found.runs["unedited"].id, found.runs["edited"].id
+    link = {"run": base, "relation": "edit-of"}
+    assert parents == {
+        "unedited": [],
+        "edited": [link | {"as": "edited"}],
+        "random": [link | {"as": "random", "beside": edited_run}],
+        "complement": [link | {"as": "complement", "beside": edited_run}],
+    }
     assert found.runs["edited"].header["edits"] == [[Edit("zero", RETRIEVING).card()]]
 
 

@@ -143,7 +143,8 @@ def test_greedy_scales_back_the_head_that_was_scaled_down(tmp_path):
     exact = found.table.query("score == 'exact_match'").set_index("condition")
     assert exact.loc["edited", "mean"] == 1.0 and exact.loc["unedited", "mean"] < 0.9
     assert exact.loc["edited less random", "difference"] > 0 and exact.loc["edited", "n"] == 16
-    assert found.runs["edited"].header["parents"] == [{"run": found.runs["unedited"].id, "relation": "edit-of"}]
+    link = {"run": found.runs["unedited"].id, "relation": "edit-of", "as": "edited"}
+    assert found.runs["edited"].header["parents"] == [link]
 
 
 def test_greedy_worse_adds_the_head_that_hurts_most_with_those_taken(tmp_path):

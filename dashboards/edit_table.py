@@ -1,0 +1,74 @@
+"""The table of a causal report: a row a score, the numbers of its picture side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dash_ag_grid as dag
+
+from ..data.causal import CHOSEN, RANDOM, UNEDITED, CausalReport
+from ..data.ranking import records
+from .reading import Frame
+from .theme import grid_options
+from .wording import signed_interval
+
+EFFECT = "Standard deviations of the random sets' differences from their mean to this difference"
+PAIRED = "Edited less unedited, paired by prompt"
+COLUMNS: list[dict[str, Any]] = [
+    {"field": "score", "headerName": "Score", "flex": 120, "cellClass": "ha-strong", "tooltipField": "formula"},
+    {"field": "unedited", "headerName": "Unedited", "flex": 74},
+    {"field": "edited", "headerName": "Edited", "flex": 74},
+    {"field": "difference", "headerName": "Difference", "headerTooltip": PAIRED, "flex": 80},
+    {"field": "interval", "headerName": "95 % interval", "headerTooltip": f"Of the difference. {PAIRED}", "flex": 128},
+    {
+        "field": "random",
+        "headerName": "Random",
+        "headerTooltip": "Mean of the random sets of as many heads",
+        "flex": 74,
+    },
+    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 74},
+    {"field": "n", "headerName": "n", "headerTooltip": "Independent prompts", "flex": 44},
+]
+FORMATS = dict.fromkeys(("unedited", "edited", "random"), "fourFigures(params.value)")
+FORMATS |= {"difference": "signedFigures(params.value)", "effect": "signedEffect(params.value)"}
+for _column in COLUMNS[1:]:
+    _column |= {"type": "rightAligned"}
+    if _column["field"] != "interval":
+        _column |= {"comparator": {"function": "emptyLast"}}
+    if _column["field"] in FORMATS:
+        _column["valueFormatter"] = {"function": FORMATS[_column["field"]]}
+
+
+def edit_table(identifier: str, report: CausalReport) -> dag.AgGrid:
+    """The numbers of the picture."""
+    return dag.AgGrid(
+        id=identifier,
+        rowData=records(rows_of(report)),
+        columnDefs=COLUMNS,
+        defaultColDef={"sortable": True, "resizable": False, "suppressHeaderMenuButton": True, "suppressMovable": True},
+        getRowId="params.data.name",
+        dashGridOptions={
+            **grid_options(), "rowHeight": 32, "headerHeight": 34, "domLayout": "autoHeight", "tooltipShowDelay": 400,
+        },
+        className="ha-grid ha-dense",
+        style={"height": None},
+    )  # fmt: skip
+
+
+def rows_of(report: CausalReport) -> Frame:
+    """name, score, formula, unedited, edited, difference, interval, random, effect, n; a row a score."""
+    table, cards = report.table, report.runs[UNEDITED].header["probes"]
+    chosen = next((name for name in CHOSEN if name in report.runs), UNEDITED)
+    wide = {name: table.loc[table["condition"] == name, :].set_index("score") for name in report.runs}
+    own = wide[chosen]
+    ends = [signed_interval(float(low), float(high)) for low, high in zip(own["ci_low"], own["ci_high"], strict=True)]
+    return own.assign(
+        name=own.index,
+        formula=[cards[name].get("formula") for name in own.index],
+        unedited=wide[UNEDITED]["mean"],
+        edited=own["mean"],
+        interval=ends,
+        random=wide[RANDOM]["mean"] if RANDOM in wide else float("nan"),
+    ).assign(score=[cards[name].get("title") or name for name in own.index])[
+        [*("name", "score", "formula", "unedited", "edited", "difference", "interval", "random", "effect", "n")]
+    ]

@@ -1,0 +1,108 @@
+"""The causal report of linked runs: a score of the model as it is, beside the score with some heads edited.
+
+A report is read from runs of edited forwards over the same prompts: `unedited`, `edited` or `policy`, `random` sets of
+as many heads, and all others (`complement`). Differences are paired by prompt; intervals are 95 % over clusters of
+prompts. `effect` is how many standard deviations of the random sets' differences a difference lies from their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .against import compare
+from .intervals import bootstrap_mean, wilson
+from .run import Run
+
+LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss", "repeat_loss"})
+"""Scores that rise as the model does worse."""
+UNEDITED, RANDOM, COMPLEMENT = "unedited", "random", "complement"
+CHOSEN = ("edited", "policy")
+"""The condition that a report is about."""
+
+
+@dataclass(frozen=True)
+class CausalReport:
+    """What an edit did: a row a condition and score, the runs it is read from, and how the control was drawn."""
+
+    table: pd.DataFrame
+    """condition, score, sets, mean, mean_low, mean_high, difference, ci_low, ci_high, lowest, highest, effect, n."""
+    runs: dict[str, Run]
+    """unedited, edited, random, complement."""
+    heads: tuple[str, ...]
+    drawn_from: str
+    left_out: int
+    """Prompts left out because they were used to choose the heads."""
+
+
+def report_of(runs: Mapping[str, Run]) -> CausalReport:
+    """The report of runs by condition, the unedited one among them."""
+    chosen = next((runs[name] for name in CHOSEN if name in runs), None)
+    header = chosen.header if chosen else {}
+    heads = dict.fromkeys(name for card in (header.get("edits") or [[]])[0] for name in card.get("heads") or ())
+    drawn = str(runs[RANDOM].header.get("said") or "") if RANDOM in runs else ""
+    left_out = sum(int(one.get("left_out") or 0) for one in header.get("parents") or ())
+    return CausalReport(table_of(runs), dict(runs), tuple(heads), drawn.partition(" from ")[2], left_out)
+
+
+def values_of(run: Run, score: str) -> np.ndarray:
+    """[example, variant] of one score."""
+    rows = run.rows(score)
+    parts = list(run.header["probes"][score]["parts"]) or [""]
+    grid = np.full((int(run.header["data"]["examples"]), len(parts)), np.nan)
+    column = pd.Index(parts).get_indexer(pd.Index(rows["part"].astype(str)))
+    grid[rows["example"].to_numpy(), column] = rows["value"].to_numpy(dtype=float)
+    return grid
+
+
+def mean_of(values: np.ndarray, clusters: np.ndarray, *, binary: bool) -> dict[str, Any]:
+    """mean, its interval over clusters, n, sets, lowest and highest of single sets, of values [example, set].
+
+    Wilson's interval where a single value is 0 or 1: cautious for the mean of several sets, and never without width.
+    """
+    one, single, n = values.mean(1, keepdims=True), values.mean(0), len(np.unique(clusters))
+    if binary:
+        low, high = wilson(one.mean(0) * n, np.full(1, n))
+    else:
+        low, high = bootstrap_mean(one, clusters)
+    return {
+        "mean": float(one.mean()), "ci_low": float(low[0]), "ci_high": float(high[0]), "n": n,
+        "sets": values.shape[1], "lowest": float(single.min()), "highest": float(single.max()),
+    }  # fmt: skip
+
+
+def table_of(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """The rows of a report; a random set is one of many, so its line is the mean over sets of each prompt."""
+    base = runs[UNEDITED]
+    clusters = base.examples()["cluster"].to_numpy()
+    lines = []
+    for score, card in base.header["probes"].items():
+        plain = values_of(base, score)
+        spread = values_of(runs[RANDOM], score).mean(0) - plain.mean() if RANDOM in runs else np.zeros(0)
+        for name, run in runs.items():
+            line = _line(values_of(run, score), plain, clusters, binary=bool(card["binary"]))
+            effect = np.nan if name in (UNEDITED, RANDOM) else _effect(line["difference"], spread)
+            n = line.pop("n")
+            lines.append({"condition": name, "score": score} | line | {"effect": effect, "n": n})
+    return pd.DataFrame(lines)
+
+
+def _line(values: np.ndarray, plain: np.ndarray, clusters: np.ndarray, *, binary: bool) -> dict[str, Any]:
+    """One condition beside the unedited model, from values [example, set] of both."""
+    several = values.shape[1] > 1
+    own = mean_of(values, clusters, binary=binary)
+    found = compare(values.mean(1, keepdims=True), plain, clusters, binary=binary and not several)
+    line = {"sets": own["sets"], "mean": own["mean"], "mean_low": own["ci_low"], "mean_high": own["ci_high"]}
+    line |= {key: float(found[key][0]) for key in ("difference", "ci_low", "ci_high")}
+    line |= {key: own[key] if several else np.nan for key in ("lowest", "highest")}
+    return line | {"n": int(found["n"][0])}
+
+
+def _effect(difference: float, spread: np.ndarray) -> float:
+    """Standard deviations of the random sets from their mean; NaN where they do not differ or are too few."""
+    deviation = spread.std(ddof=1) if len(spread) > 2 else 0.0
+    return (difference - float(spread.mean())) / float(deviation) if deviation > 1e-9 else float("nan")
