@@ -16,7 +16,7 @@ from .reference import reference_stats
 from .sdpa import with_logsumexp
 from .selected import BASES
 from .stats import FIELDS
-from .timing import Provider, peak_megabytes
+from .timing import Provider, peak_and_seconds
 
 PARAMETERS = {"window_mass": ":16", "clipped_distance": ":10", "future_average": ":10:100", "weight_at": ":first"}
 EVERYTHING = frozenset(name + PARAMETERS.get(name, "") for name in FIELDS.keys() - BASES - {"output", "output_norm"})
@@ -126,10 +126,10 @@ def check(device: str = "cpu") -> None:
             )  # fmt: skip
 
 
-def memory(length: int, device: str, provider: str) -> float:
-    """Peak MB of one provider above its inputs; call it in a fresh process."""
+def once(length: int, device: str, provider: str) -> tuple[float, float]:
+    """(peak MB of one provider above its inputs, its seconds); call it in a fresh process."""
     providers(64, device)[provider].make()()
-    return peak_megabytes(providers(length, device)[provider].make(), device)
+    return peak_and_seconds(providers(length, device)[provider].make(), device)
 
 
 def shape_of(length: int) -> dict[str, Any]:

@@ -30,15 +30,21 @@ class Provider:
 
 
 def compare(
-    providers: Mapping[str, Provider], repeats: int, *, device: str = "cpu", peak: Callable[[str], float]
+    providers: Mapping[str, Provider], repeats: int, *, device: str = "cpu", alone: Callable[[str], tuple[float, float]]
 ) -> list[dict[str, Any]]:
-    """A row a provider: milliseconds and the ratio to the first, pair by pair; `peak(name)` gives its MB.
+    """A row a provider: milliseconds and the ratio to the first, pair by pair; `alone(name)` gives (peak MB, seconds).
 
-    What would not fit is a row that says how much it needs.
+    `alone` runs a provider once in a process of its own: where `repeats` is 1 its time is taken there too, so that long
+    calls run once. What would not fit is a row that says how much it needs.
     """
     free = SHARE * free_bytes(device)
     fitting = {name: one for name, one in providers.items() if one.expected_bytes <= free}
-    seconds = side_by_side({name: one.make() for name, one in fitting.items()}, repeats, device=device)
+    several = repeats > 1
+    seconds = (
+        side_by_side({name: one.make() for name, one in fitting.items()}, repeats, device=device) if several else {}
+    )
+    once = {name: alone(name) for name in fitting}
+    seconds = seconds or {name: [took] for name, (_, took) in once.items()}
     base = next(iter(seconds.values()))
     rows = []
     for name, one in providers.items():
@@ -48,7 +54,7 @@ def compare(
         middle, low, high = ratio(seconds[name], base)
         rows.append(
             {"provider": name, "ms": round(1e3 * median(seconds[name]), 2), "ratio": round(middle, 2),
-             "ratio_low": round(low, 2), "ratio_high": round(high, 2), "peak_mb": peak(name)}
+             "ratio_low": round(low, 2), "ratio_high": round(high, 2), "peak_mb": once[name][0]}
         )  # fmt: skip
     return rows
 
@@ -62,11 +68,7 @@ def side_by_side(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            _wait(device)
-            start = time.perf_counter()
-            call()
-            _wait(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(seconds_of(call, device))
     return seconds
 
 
@@ -76,24 +78,28 @@ def ratio(seconds: list[float], base: list[float]) -> tuple[float, float, float]
     return median(pairs), min(pairs), max(pairs)
 
 
-def peak_megabytes(call: Callable[[], object], device: str = "cpu") -> float:
-    """Peak memory during `call` above what was held before it, in MB; run it in a fresh process."""
+def peak_and_seconds(call: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
+    """(peak MB during `call` above what was held before it, its wall seconds); run it in a fresh process."""
     if device == "cuda":
-        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 1e6
+        before, took = torch.cuda.memory_allocated(), seconds_of(call, device)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6, took
     if not (PROC / "self/status").exists():
         unit = 1e6 if sys.platform == "darwin" else 1e3  # bytes there, kilobytes elsewhere
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        call()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+        before, took = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, seconds_of(call)
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit, took
     (PROC / "self/clear_refs").write_text("5")
-    before = _kilobytes("self/status", "VmRSS")
+    before, took = _kilobytes("self/status", "VmRSS"), seconds_of(call)
+    return (_kilobytes("self/status", "VmHWM") - before) / 1e3, took
+
+
+def seconds_of(call: Callable[[], object], device: str = "cpu") -> float:
+    """Wall seconds of one call, what it left running on the device included."""
+    _wait(device)
+    start = time.perf_counter()
     call()
-    return (_kilobytes("self/status", "VmHWM") - before) / 1e3
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def free_bytes(device: str = "cpu") -> float:

@@ -21,7 +21,7 @@ import torch
 from ..data.errors import UserError
 from ..data.tokens import TokenBatch
 from ..kernels import bench as kernels
-from ..kernels.timing import Provider, compare, device_name, peak_megabytes
+from ..kernels.timing import Provider, compare, device_name, peak_and_seconds
 from .batching import batch
 from .catalog import all_probes
 from .edits.edit import Edit
@@ -42,7 +42,8 @@ EDITS = {
     "every head blocked from the first token": Edit("block", from_group="first"),
 }
 """Constant edits whose cost is timed."""
-TABLES = ("kernels", "model")
+OF_MODEL = ("model", "edits")
+TABLES = ("kernels", *OF_MODEL)
 
 
 def bench(
@@ -63,18 +64,19 @@ def bench(
     kernels.check(device)
     rows = []
 
-    def measure(shape: dict[str, Any], providers: dict[str, Provider], peak: Callable[[str], float]) -> None:
+    def measure(shape: dict[str, Any], providers: dict[str, Provider], once: Callable[..., Any], *place: Any) -> None:
         report(", ".join(f"{name} {value}" for name, value in shape.items()))
-        rows.extend(shape | row for row in compare(providers, repeats, device=device, peak=peak))
+        alone = partial(_alone, once, threads, *place)
+        rows.extend(shape | row for row in compare(providers, repeats, device=device, alone=alone))
 
     for length in (lengths or kernels.LENGTHS) if "kernels" in (tables or TABLES) else ():
-        peak = partial(_alone, kernels.memory, threads, length, device)
-        measure(kernels.shape_of(length), kernels.providers(length, device), peak)
-    for width in widths if "model" in (tables or TABLES) else ():
-        for length in lengths or MODEL_LENGTHS:
-            peak = partial(_alone, model_memory, threads, width, length, device)
-            shape = {"table": "model", "length": length, "heads": LAYERS * HEADS, "d_head": width}
-            measure(shape, model_providers(width, length, device), peak)
+        measure(kernels.shape_of(length), kernels.providers(length, device), kernels.once, length, device)
+    for table in [one for one in OF_MODEL if one in (tables or TABLES)]:
+        for width in widths:
+            for length in lengths or MODEL_LENGTHS:
+                shape = {"table": table, "length": length, "heads": LAYERS * HEADS, "d_head": width}
+                providers = model_providers(table, width, length, device)
+                measure(shape, providers, model_once, table, width, length, device)
     versions = {name: version(name) for name in ("torch", "transformers")}
     frame = pd.DataFrame(rows).assign(threads=threads, device=device_name(device), **versions)
     if out is not None:
@@ -96,28 +98,35 @@ def random_model(width: int, length: int, device: str = "cpu") -> Model:
     return load((network, None), check=False)
 
 
-def model_providers(width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
+def model_providers(table: str, width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
     """The forwards compared at one size; logits of the last token alone, as headatlas runs it."""
     model = random_model(width, length, device)
     made = batch(model, torch.randint(5, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(0)))
+    plain = {"forward": Provider(lambda: partial(_forward, model, made))}
+    return plain | (_measuring if table == "model" else _editing)(model, made)
+
+
+def _editing(model: Model, made: TokenBatch) -> dict[str, Provider]:
+    """Forwards with a constant edit."""
+    return {
+        f"forward with {name}": Provider(lambda one=one: partial(edited, model, made, [one], every_token=False))
+        for name, one in EDITS.items()
+    }
+
+
+def _measuring(model: Model, made: TokenBatch) -> dict[str, Provider]:
+    """Forwards that measure, and what others hold for it."""
     probes = all_probes()
     needs = {
         "usual probes": frozenset().union(*(probes[name].needs for name in USUAL_PROBES)),
         "every probe": frozenset().union(*(one.needs for one in probes.values())),
         "every statistic": kernels.EVERYTHING,
     }
-    maps = 4.0 * LAYERS * HEADS * length**2
+    maps = 4.0 * LAYERS * HEADS * made.input_ids.shape[1] ** 2  # type: ignore[union-attr]
     return {
-        "forward": Provider(lambda: partial(_forward, model, made)),
         **{
             f"forward with {name}": Provider(lambda asked=asked: partial(_observed, model, made, asked))
             for name, asked in needs.items()
-        },
-        **{
-            f"forward with {name}": Provider(
-                lambda made_of=one: partial(edited, model, made, [made_of], every_token=False)
-            )
-            for name, one in EDITS.items()
         },
         "output_attentions=True": Provider(lambda: partial(_maps, model, made), maps),
         "TransformerLens run_with_cache (patterns)": Provider(lambda: _lens(model, made), 2 * maps),
@@ -162,20 +171,19 @@ def _lens(model: Model, made: TokenBatch) -> Callable[[], object]:
     return call
 
 
-def model_memory(width: int, length: int, device: str, provider: str) -> float:
-    """Peak MB of one forward above the loaded model; call it in a fresh process."""
-    call = model_providers(width, length, device)[provider].make()
-    with torch.no_grad():
-        _ = torch.zeros(64, 64, device=device) @ torch.zeros(64, 64, device=device)
-    return peak_megabytes(call, device)
+def model_once(table: str, width: int, length: int, device: str, provider: str) -> tuple[float, float]:
+    """(peak MB of one forward above the loaded model, its seconds); call it in a fresh process."""
+    model_providers(table, width, 64, device)[provider].make()()  # what is loaded and made once
+    return peak_and_seconds(model_providers(table, width, length, device)[provider].make(), device)
 
 
-def _alone(function: Callable[..., float], threads: int, *arguments: Any) -> float:
-    """The result of a function in a fresh process."""
+def _alone(function: Callable[..., tuple[float, float]], threads: int, *arguments: Any) -> tuple[float, float]:
+    """(MB, seconds) of a function in a fresh process."""
     with ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
-        return round(pool.submit(function, *arguments).result(), 1)
+        megabytes, seconds = pool.submit(function, *arguments).result()
+        return round(megabytes, 1), seconds
 
 
 def _write(frame: pd.DataFrame, folder: Path) -> None:

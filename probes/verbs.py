@@ -282,7 +282,12 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", nargs="*", help=f"which tables: {', '.join(TABLES)} (default: all)")
     parser.add_argument("--lengths", type=_counts, help="token counts, comma-separated")
     parser.add_argument("--widths", type=_counts, default=WIDTHS, help="head sizes of the model table (default: 16,64)")
-    parser.add_argument("--repeats", type=at_least(1), default=5, help="timed repetitions of each row (default: 5)")
+    parser.add_argument(
+        "--repeats",
+        type=at_least(1),
+        default=5,
+        help="timed repetitions of each row (default: 5); 1 for long calls: each runs once, in a process of its own",
+    )
     parser.add_argument("--threads", type=at_least(1), default=2, help="CPU threads (default: 2)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to measure (default: cpu)")
     parser.add_argument("--out", help="folder for bench.parquet and bench.md")
