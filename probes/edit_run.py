@@ -27,7 +27,7 @@ from .edits.edit import Edit
 from .forward import head_outputs, mean_outputs
 from .plan import Plan
 from .progress import Progress, Report
-from .scores import SCORES, scored, scores_for
+from .scores import KEPT, SCORES, scored, scores_for
 
 Variants = Sequence[Sequence[Edit]]
 
@@ -59,8 +59,9 @@ class EditPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The scores."""
-        return scores_for(self.plan.data.examples)
+        """The scores, and the share of rows kept where an edit may have to keep some."""
+        keeping = any(one.kind_of.keeps for variant in self.variants for one in variant)
+        return (*scores_for(self.plan.data.examples), *([KEPT.name] if keeping else []))
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ class EditPlan:
 
     def header(self) -> dict[str, Any]:
         """The run's header before its first row."""
-        cards = {name: replace(SCORES[name], parts=self.parts).card() for name in self.names}
+        cards = {name: replace({**SCORES, KEPT.name: KEPT}[name], parts=self.parts).card() for name in self.names}
         edits = [[one.card() for one in variant] for variant in self.variants]
         header = self.plan.header() | {
             "kind": "edit",

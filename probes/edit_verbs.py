@@ -71,6 +71,7 @@ def edit_run(args: argparse.Namespace) -> int:
     from .causal import causal_report, prompts
     from .edits.edit import PARAMETERS, Edit
     from .progress import Bar
+    from .scores import KEPT
 
     if args.policy:
         return _policy_run(args)
@@ -102,6 +103,9 @@ def edit_run(args: argparse.Namespace) -> int:
         print("random sets: none, for fewer heads are left than were chosen")
     if "random" in found.runs:
         print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}")
+    if KEPT.name in found.runs["edited"].header["probes"]:
+        kept = float(found.runs["edited"].rows(KEPT.name)["value"].mean())
+        print(f"rows of these heads that had no other key for the weight and stayed as they were: {kept:.2%}")
     rows = [tuple(row.values()) for row in readable(found.table)]
     print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))
     print(f"Next: headatlas show {found.runs['edited'].id} --store {args.store}")

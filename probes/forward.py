@@ -7,6 +7,7 @@ Statistics are computed inside each attention call, from its own queries and key
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -64,14 +65,17 @@ def edited(
     network: Callable[..., Any] | None = None,
     every_token: bool = True,
     may_lack: Sequence[str] = (),
+    kept: Tensor | None = None,
 ) -> Any:
     """The model's output on `batch` with `edits` in force; without any, its plain output.
 
     Logits are of every token, or, without `every_token`, of those that the batch names (`logits_to_keep`). `network` is
     called in place of the whole model, such as `model.network.base_model` for hidden states alone. A label that
-    no token of the batch has is refused, unless it `may_lack`: then nothing is edited there.
+    no token of the batch has is refused, unless it `may_lack`: then nothing is edited there. To `kept` [batch, 2] are
+    added the rows, of heads and queries, that edits left as they were for lack of other keys, and all that they had.
     """
     editor = editor_for(model, batch, edits, means=means, partner=partner, may_lack=may_lack)
+    editor = editor and replace(editor, kept=kept)
     check_tokens(model, batch)
     editing = Observer(model, batch, frozenset(), editor=editor, silent=True)
     return run(model, batch, editing, change=all_logits if every_token else dict, network=network)

@@ -127,6 +127,18 @@ SCORES = {
     )
 }  # fmt: skip
 """Every score by name."""
+KEPT = _card(
+    "rows_kept",
+    "Rows kept as they were",
+    "rows without another key to take the weight / rows of the edited heads",
+    "share of rows",
+    "more of the edited heads' rows could not be edited",
+    None,
+    bounds=(0, 1),
+    caveat="a row is a head and a token; such a row sees no key that may receive, as the first token sees itself alone",
+    source="no paper says what becomes of them",
+)
+"""No score of a model: what an edit could not do."""
 ANSWERING = frozenset(name for name, one in SCORES.items() if "answer" in one.groups)
 
 
@@ -149,7 +161,7 @@ def scored(
     means: Outputs | None = None,
     partner: Outputs | None = None,
 ) -> dict[str, Tensor]:
-    """Score -> [batch] of one forward over these prompts, with some edits in force."""
+    """Score -> [batch] of one forward over these prompts, with some edits in force; `KEPT` beside them if named."""
     batch = plan.encode(examples)
     targets = batch.targets
     if not set(names) & ANSWERING:
@@ -159,13 +171,15 @@ def scored(
     network = plan.model.network
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
         batch = replace(batch, extra={**batch.extra, "logits_to_keep": rows})
+    kept = torch.zeros(len(examples), 2) if KEPT.name in names else None
     output = edited(
-        plan.model, batch, edits, means=means, partner=partner, every_token=False, may_lack=plan.data.groups
+        plan.model, batch, edits, means=means, partner=partner, every_token=False, may_lack=plan.data.groups, kept=kept
     )
     logits = output.logits if output.logits.shape[1] == len(rows) else output.logits[:, rows]
     wrong = _wrong_tokens(plan, examples) if {"logit_difference", "choice"} & set(names) else None
     read = Scored(logits.float().cpu(), targets[:, rows].cpu(), wrong)
-    return {name: SCORES[name].function(read) for name in names}
+    found = {name: SCORES[name].function(read) for name in names if name in SCORES}
+    return found if kept is None else found | {KEPT.name: kept[:, 0] / kept[:, 1]}
 
 
 def _next_tokens(batch: TokenBatch, judged: Tensor | None) -> Tensor:

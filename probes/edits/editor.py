@@ -40,6 +40,8 @@ class Editor:
     """What the forward at hand is: `prefill` (whole prompts), or `decode` (the tokens after a cache)."""
     prompts: tuple[str, ...] = ()
     """The ids of the prompts."""
+    kept: Tensor | None = None
+    """[batch, 2], to which rows (of heads and queries) are added: those an edit kept as they were, and all it had."""
     rotary: Rotary | None = None
     """The positions of this sequence, where an edit turns queries by them."""
 
@@ -67,6 +69,7 @@ class Editor:
         for chosen, mine, rows in self._alike(call, of_weights, inputs, range(heads)):
             edited = picked(inputs, chosen) if mine or len(chosen) < heads else inputs
             for one in mine:
+                self._count(call, edited, one, chosen, rows)
                 edited = one.kind_of.apply(edited, one, self._place(call, chosen))
             output, _ = attention_output(edited)
             output = self._written(call, edited, output[..., :width], of_output, chosen)
@@ -85,9 +88,21 @@ class Editor:
                 at = tuple(heads.index(head) for head in chosen)
                 piece, made = picked(inputs, at), output[:, list(at)]
                 for one in mine:
+                    self._count(call, piece, one, chosen, rows)
                     made = one.kind_of.apply(made, piece, one, self._place(call, chosen))[..., : output.shape[-1]]
                 output = _placed(output, made, len(heads), at, rows)
         return output
+
+    def _count(
+        self, call: Call, inputs: AttentionInputs, edit: Edit, heads: tuple[int, ...], rows: Tensor | None
+    ) -> None:
+        """Rows that an edit of these heads keeps as they are, of those that it has in the prompts `rows`."""
+        if self.kept is None or edit.kind_of.keeps is None:
+            return
+        real = inputs.real_queries()
+        left = edit.kind_of.keeps(inputs, edit, self._place(call, heads)) & real
+        times = torch.full((len(real),), len(heads)) if rows is None else rows.sum(1)
+        self.kept.add_(torch.stack([left.sum(1), real.sum(1)], dim=1).cpu() * times[:, None])
 
     def _place(self, call: Call, heads: tuple[int, ...]) -> Place:
         turn = None if self.rotary is None else partial(self.rotary.turned, call.module)

@@ -33,6 +33,8 @@ class Kind:
     """What beside the prompt it needs: `means`, `partner` or `rotary` (positions that a query can be turned by)."""
     prompt_only: str = ""
     """Why it can't hold in a decode step; empty where it can."""
+    keeps: Callable[..., Any] | None = None
+    """keeps(inputs, edit, place) -> bool [batch, query], rows that stay as they are; None where there are none."""
 
 
 _KINDS: dict[str, Kind] = {}
@@ -47,14 +49,20 @@ def all_kinds() -> dict[str, Kind]:
 
 
 def edits(
-    level: Literal["weights", "output"], *, needs: str = "", check: Any = None, prompt_only: str = "", **takes: Any
+    level: Literal["weights", "output"],
+    *,
+    needs: str = "",
+    check: Any = None,
+    prompt_only: str = "",
+    keeps: Any = None,
+    **takes: Any,
 ) -> Any:
     """Make a kind of a function; its name and summary are the function's."""
 
     def make(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.rstrip("_")
         summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-        _KINDS[name] = Kind(name, level, takes, summary, function, check, needs, prompt_only)
+        _KINDS[name] = Kind(name, level, takes, summary, function, check, needs, prompt_only, keeps)
         return function
 
     return make

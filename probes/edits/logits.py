@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...kernels.inputs import AttentionInputs
 from .kind import REQUIRED, edits, positive
-from .place import Place, first_key, never, wider, with_key_bias
+from .place import Place, first_key, never, sees, wider, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
@@ -23,7 +23,13 @@ def _cache(edit: Edit) -> str | None:
     return None if fits else f"expected sinks of 0 or more and recent of 1 or more, came {edit.sinks} and {edit.recent}"
 
 
-@edits("weights", from_group=REQUIRED)
+def _nothing_else(inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
+    """Rows that see keys of `from_group` alone."""
+    assert edit.from_group is not None
+    return ~sees(inputs, ~place.keys(inputs, edit.from_group))
+
+
+@edits("weights", from_group=REQUIRED, keeps=_nothing_else)
 def block(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     """The keys of `from_group` get no weight, the others share it as before; a row of no other keys stays as it is."""
     assert edit.from_group is not None

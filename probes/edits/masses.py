@@ -17,18 +17,28 @@ from ...kernels.inputs import AttentionInputs
 from ...kernels.sdpa import attention_output
 from .kind import REQUIRED, edits, share
 from .logits import uniform
-from .place import Place, first_key, never, part_of, with_key_bias
+from .place import Place, first_key, never, part_of, sees, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
 
 
-@edits("output", from_group=REQUIRED, to_group=None, amount=1.0, check=share)
+def _taking(inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
+    """bool [batch, key], keys that weight goes to."""
+    assert edit.from_group is not None
+    return ~place.keys(inputs, edit.from_group) if edit.to_group is None else place.keys(inputs, edit.to_group)
+
+
+def _no_taker(inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
+    """Rows in which nothing could take weight."""
+    return ~sees(inputs, _taking(inputs, edit, place))
+
+
+@edits("output", from_group=REQUIRED, to_group=None, amount=1.0, check=share, keeps=_no_taker)
 def redistribute(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
     """A share `amount` of the weight on `from_group` goes to `to_group` (all others by default), as it has weight."""
     assert edit.from_group is not None and edit.amount is not None
-    giving = place.keys(inputs, edit.from_group)
-    taking = ~giving if edit.to_group is None else place.keys(inputs, edit.to_group)
+    giving, taking = place.keys(inputs, edit.from_group), _taking(inputs, edit, place)
     if bool((giving & taking).any()):
         raise UserError(f"edit redistribute: {edit.to_group!r} and {edit.from_group!r} share tokens; expected others")
     return moved(output, inputs, giving[:, None], taking[:, None], edit.amount)
@@ -63,17 +73,21 @@ def act(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Te
     return moved(output, inputs, sinks, ~sinks, 1 - edit.amount)
 
 
-@edits("output", from_group=REQUIRED, to_group=REQUIRED, amount=1.0, check=share)
+def _no_target(inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
+    """Rows of `from_group` that see no key of `to_group`."""
+    assert edit.from_group is not None
+    return place.keys(inputs, edit.from_group, of="query") & _no_taker(inputs, edit, place)
+
+
+@edits("output", from_group=REQUIRED, to_group=REQUIRED, amount=1.0, check=share, keeps=_no_target)
 def force(output: Tensor, inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
     """The queries of `from_group` put a share `amount` of their weight on the keys of `to_group`, on each the same.
 
     The rest stays as it was; where they see no such key, all does. One after the other, edits give rows any weights.
     """
     assert edit.from_group is not None and edit.to_group is not None and edit.amount is not None
-    rows = place.keys(inputs, edit.from_group, of="query")[:, None, :, None]
-    target = place.keys(inputs, edit.to_group)
-    flat = uniform(inputs, edit, place)
-    seen = part_of(flat, target[:, None])[1] > 0
+    target, flat = place.keys(inputs, edit.to_group), uniform(inputs, edit, place)
+    rows = place.keys(inputs, edit.from_group, of="query") & sees(inputs, target)
     made, _ = attention_output(with_key_bias(flat, ~target, never(flat)))
-    share_of = edit.amount * (rows & seen).to(output.dtype)
+    share_of = edit.amount * rows[:, None, :, None].to(output.dtype)
     return torch.lerp(output, made[..., : output.shape[-1]].to(output.dtype), share_of)

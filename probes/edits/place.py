@@ -151,6 +151,16 @@ def wider(tensor: Tensor, columns: int) -> Tensor:
     return torch.nn.functional.pad(tensor, (0, columns))
 
 
+def sees(inputs: AttentionInputs, keys: Tensor) -> Tensor:
+    """bool [batch, query], True where a query sees some of `keys` [batch, key]."""
+    batch, _, queries, count = inputs.shape
+    flat = inputs.query.new_zeros(batch, 1, max(queries, count), 8)
+    chosen = keys[:, None, :, None].to(flat.dtype).expand(-1, -1, -1, 8)
+    mean, _ = attention_output(AttentionInputs(flat[:, :, :queries], flat[:, :, :count], chosen,
+                                               visibility=inputs.visibility))  # fmt: skip
+    return mean[:, 0, :, 0] > 0
+
+
 def part_of(inputs: AttentionInputs, keys: Tensor) -> tuple[Tensor, Tensor]:
     """(sum of p_ij v_j over `keys` [batch, head or 1, key], their mass [batch, head, query, 1])."""
     assert inputs.value is not None

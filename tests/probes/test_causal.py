@@ -78,6 +78,12 @@ def test_a_label_word_is_chosen_among_all_label_words(pico):
         assert found["logit_difference"][index] == pytest.approx(float(said[example.answer]) - others, abs=1e-4)
 
 
+def test_rows_that_an_edit_had_to_keep_are_in_its_run(plan, tmp_path):
+    run = carry_out(EditPlan(plan, [[Edit("block", ["L1H0"], from_group="first")]]), tmp_path)
+    lengths = run.examples()["tokens"]
+    assert run.rows("rows_kept")["value"].tolist() == pytest.approx([1 / length for length in lengths])
+
+
 def test_without_answers_every_token_is_judged(pico):
     made, _ = prompts(pico, "text:length=40", examples=3, seed=0, bos="default")
     found = scored(made, made.data.examples, names=("token_loss",))["token_loss"]

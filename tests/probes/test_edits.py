@@ -246,6 +246,21 @@ def test_a_row_of_blocked_keys_alone_keeps_its_weights():
     assert (plain[:, :, 6:] - blocked[:, :, 6:]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize(("edit", "kept", "every"), [
+    (Edit("block", HEADS, from_group="first"), 3 * 1, 3 * LENGTH),  # the first token sees itself alone
+    (Edit("block", HEADS, from_group="first+needle"), 3 * 1, 3 * LENGTH),
+    (Edit("redistribute", HEADS, from_group="first", to_group="needle"), 3 * NEEDLE.start, 3 * LENGTH),
+    (Edit("force", ["L0H1"], from_group="first", to_group="needle"), 1, LENGTH),
+    (Edit("block", from_group="first", by_prompt={"0": ["L0H1"], "1": ["L0H1", "L1H0"]}), [1, 2], [LENGTH, 2 * LENGTH]),
+    (Edit("boost", HEADS, from_group="first", amount=0.5), 0, 0),
+], ids=lambda one: one.kind if isinstance(one, Edit) else "")  # fmt: skip
+def test_rows_without_another_key_are_counted(edit, kept, every):
+    model, counted = tiny(), torch.zeros(2, 2)
+    edited(model, labelled(model, _ids(), {"needle": NEEDLE, "user": USER}), [edit], kept=counted)
+    expected = torch.tensor([kept, every]).reshape(2, -1).expand(2, 2).T
+    assert torch.equal(counted, expected.float())
+
+
 def test_a_zeroed_head_is_its_slice_zeroed_before_the_output_projection():
     model = tiny()
     batch = labelled(model, _ids())
