@@ -132,14 +132,16 @@ class Prepared:
         return self.buffers[name][:size].view(shape)
 
 
-def log_normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:
-    """logsumexp in bits from the largest logit and the sum of 2^(z - peak); -inf where nothing is seen."""
-    keys = peak + total.log2()
-    return keys if sink is None else torch.where(total > 0, torch.logaddexp2(keys, sink), keys)
+def above_peak(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:
+    """logsumexp - peak in bits, from the largest logit and the sum of 2^(z - peak); anything where nothing is seen.
+
+    Apart from the peak, for in the sum of both the digits of a small one are lost beside a large peak.
+    """
+    keys = total.log2()
+    return keys if sink is None else torch.logaddexp2(keys, sink - peak)
 
 
 def normaliser(peak: Tensor, total: Tensor, sink: Tensor | None) -> Tensor:
     """2^(peak - logsumexp), what turns 2^(z - peak) into probabilities; 0 where nothing is seen."""
-    if sink is None:
-        return torch.where(total > 0, total.reciprocal(), 0.0)
-    return torch.where(total > 0, torch.exp2(peak - log_normaliser(peak, total, sink)), 0.0)
+    inverse = total.reciprocal() if sink is None else torch.exp2(-above_peak(peak, total, sink))
+    return torch.where(total > 0, inverse, 0.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .block import Block
 from .counts import visible_keys
-from .prepared import BITS, NEAR_FIELDS, Prepared, log_normaliser, normaliser
+from .prepared import BITS, NEAR_FIELDS, Prepared, above_peak, normaliser
 from .stats import split_name
 from .tile import Tile
 
@@ -81,13 +81,13 @@ class Rows:
         return self.sums["total"] > 0
 
     @cached_property
-    def log_norm(self) -> Tensor:
-        """logsumexp in bits, of centred keys, a learned sink logit included; anything in an empty row."""
-        return log_normaliser(self.sums["peak"], self.sums["total"], self.whole.sink)
+    def above(self) -> Tensor:
+        """logsumexp - max logit in bits, a learned sink logit included; 0 in an empty row."""
+        return torch.where(self.filled, above_peak(self.sums["peak"], self.sums["total"], self.whole.sink), 0.0)
 
     def centred_logsumexp(self) -> Tensor:
         """logsumexp in nats of centred keys, [batch, head, query]; -inf in an empty row."""
-        return torch.where(self.filled, self.log_norm / BITS, -torch.inf).flatten(1, 2)
+        return torch.where(self.filled, (self.sums["peak"] + self.above) / BITS, -torch.inf).flatten(1, 2)
 
     @cached_property
     def norm(self) -> Tensor:
@@ -103,14 +103,13 @@ class Rows:
         seen = visible_keys(self.whole.inputs) if self.ruled is None else self.ruled
         return seen[:, None, None].expand(self.sums["total"].shape)
 
-    def above_peak(self, bits: Tensor) -> Tensor:
+    def in_nats(self, bits: Tensor) -> Tensor:
         """Logits in bits, of centred keys, as the model has them in nats; -inf in an empty row."""
         return torch.where(self.filled, bits / BITS + self.whole.common, -torch.inf)
 
     def entropy(self) -> Tensor:
         """-sum p ln p = (logsumexp - peak) mass - sum p (z - peak)."""
-        over = torch.where(self.filled, self.log_norm - self.sums["peak"], 0.0)
-        return (over * self.normalised("total") - self.normalised("entropy")) / BITS
+        return (self.above * self.normalised("total") - self.normalised("entropy")) / BITS
 
     def distance(self, name: str, far: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Near keys one by one, and far(edge, sums) for each far side, edge the distance to where it begins."""
@@ -128,9 +127,9 @@ class Rows:
 
 CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
     "visible_keys": lambda rows, *_: rows.visible_keys(),
-    "logsumexp": lambda rows, *_: rows.above_peak(rows.log_norm),
-    "max_logit": lambda rows, *_: rows.above_peak(rows.sums["peak"]),
-    "max_weight": lambda rows, *_: rows.norm,
+    "logsumexp": lambda rows, *_: rows.in_nats(rows.sums["peak"] + rows.above),
+    "max_logit": lambda rows, *_: rows.in_nats(rows.sums["peak"]),
+    "max_weight": lambda rows, *_: rows.norm,  # the largest is 2^0 before it is normalised
     "row_mass": lambda rows, *_: rows.normalised("total"),
     "entropy": lambda rows, *_: rows.entropy(),
     "sum_squares": lambda rows, name, _: rows.normalised(name).square(),

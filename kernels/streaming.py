@@ -1,9 +1,11 @@
 """Attention statistics block by block in plain torch: exact, O(n) memory, any device.
 
 A tile is a block of queries against all keys they can see, small enough to stay in cache: its softmax needs no
-rescaling, and each asked-for statistic is one pass over it. Cost per visible (query, key) pair and head: 2 d FLOPs for
-q.k, one exponential, 2 C FLOPs for the C linear statistics (groups, norms, far distances) of one matrix product, and
-one read per elementwise statistic. Keys are centred first: softmax does not see a common shift, float32 does.
+rescaling, and each asked-for statistic is one pass over it. Cost per cell of a tile (a block of queries times its range
+of keys, hidden cells in it too): 2 d FLOPs for q.k, one exponential, a read or two and a write for peak, shift and sum,
+2 C FLOPs for the C linear statistics (groups, norms, far distances) of one matrix product, 2 for each label of received
+attention, 2 d_value for the output, and one or two reads per elementwise statistic. Keys are centred tile by tile, d
+subtractions a key: softmax does not see a common shift, float32 does.
 Adding a statistic: a row in stats.FIELDS, its definition in reference.py, and a sum and its conclusion
 in rows.py or a line in keys.py; CONTRIBUTING.md has the Triton side.
 """

@@ -3,7 +3,8 @@
     rows   window_mass      sum_j p_ij   over |i - j| < width
     keys   future_average   sum_i p_ij   over low <= i - j <= high, divided by the number of i on the host
 
-A grid axis runs over the asked-for variants. Cost per (query, head): 2 d FLOPs and 1 exp2 for each key of the band.
+A grid axis runs over the asked-for variants. Cost per (query, head): 2 d FLOPs and 1 exp2 for each key of the blocks
+that the band touches, so for a narrow band about 160.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ def key_bands(
     high = tl.load(bounds + 2 * tl.program_id(2) + 1)
     k = load_keys(call, batch, head // call.repeats, first, BLOCK_K, BLOCK_D, D)
     total = tl.zeros([BLOCK_K], tl.float32)
-    start_at = tl.maximum(first + low - call.offset, 0)
-    stop_at = tl.minimum(first + BLOCK_K + high - call.offset, call.queries)
+    nearest, farthest = tl.maximum(low, -call.after), tl.minimum(high, call.before)
+    start_at = tl.maximum(first + nearest - call.offset, 0)
+    stop_at = tl.minimum(first + BLOCK_K + farthest - call.offset, call.queries)
     for start in range(start_at, stop_at, BLOCK_Q):
         query = start + tl.arange(0, BLOCK_Q)
         q = load_rows(call, batch, head, query, BLOCK_D, D)

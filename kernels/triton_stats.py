@@ -3,6 +3,7 @@
     rows alone                     one online sweep
     with keys or blocks            an online sweep for logsumexp, then one given sweep for everything else
     logsumexp handed in            the given sweep alone (the fused form: the model's own SDPA has found it)
+    a second clipped_distance      one given sweep more for each further limit
 
 Same fields as `streaming.py`, summed in float32; `output` rounds weights to the precision of the values. `obstacle`
 says which calls it can't take, and why.
@@ -39,10 +40,12 @@ UNBOUNDED = 1 << 30
 """A band without limit: beyond every length, and still an int32 when an offset is added."""
 WIDEST = 256
 """Largest head size."""
+MOST = 65535
+"""Heads of all examples together: the second axis of a grid."""
 PROGRAMS = 1024
 """Programs wanted over all heads where a program takes several row blocks, with a slice of its own for its sums."""
 COLUMNS = 64
-"""Floats of all slices together per head and key: what keeps their memory O(n)."""
+"""Floats that the slices of one field may take per head and key: what keeps their memory O(n)."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
 FINAL = frozenset({"received", "received_by_group", "received_entropy", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
@@ -59,6 +62,8 @@ def obstacle(inputs: AttentionInputs) -> str | None:
         return f"it has {inputs.group_count} groups, more than {GROUPS}"
     if max(widths) > WIDEST:
         return f"its heads are {max(widths)} wide, more than {WIDEST}"
+    if (lanes := inputs.shape[0] * inputs.shape[1]) > MOST:
+        return f"it has {lanes} heads in all examples together, more than {MOST}; make the batch smaller"
     return None
 
 
@@ -136,8 +141,8 @@ class Launch:
         return Call(
             query=self.query, key=self.key, query_strides=self.query.stride()[:3], key_strides=self.key.stride()[:3],
             heads=inputs.shape[1], repeats=inputs.repeats, queries=inputs.shape[2], keys=inputs.shape[3],
-            before=UNBOUNDED if view.before is None else view.before,
-            after=UNBOUNDED if view.after is None else view.after, offset=view.offset,
+            before=UNBOUNDED if view.before is None else min(view.before, UNBOUNDED),
+            after=UNBOUNDED if view.after is None else min(view.after, UNBOUNDED), offset=view.offset,
             scale=inputs.scale * (BITS if inputs.softcap is None else 1.0), softcap=inputs.softcap, bias=bias,
             bias_strides=(0, 0, 0, 0) if bias is None else bias.stride(),
             key_mask=None if view.key_mask is None else view.key_mask.to(torch.int8).contiguous(),

@@ -1,7 +1,8 @@
 """One sweep over the visible (query, key) pairs of a call, in Triton: every statistic that a tile of weights yields.
 
 It is flash attention with other sums in place of P V. A program takes a block of rows and walks over the blocks of keys
-they can see: hidden blocks are skipped, only the edges of the band are masked. Two ways to have the weights:
+they can see: blocks outside the band are skipped, only its edges are masked (with padding every block is). Two ways to
+have the weights, with `peak`, `total` and `summed` what flash attention calls m, l and acc:
 
     online   logsumexp unknown   x = z - peak so far; on a new peak all sums shrink by 2^(old peak - new peak)
     given    logsumexp known     x = z - logsumexp; weights are final at once: rows, keys and block maps in one pass
@@ -10,13 +11,16 @@ they can see: hidden blocks are skipped, only the edges of the band are masked. 
 over queries (received attention) needs no atomics: a program adds, row block after row block, to a slice that no other
 program touches, and the host adds up the slices in one order. So results are deterministic, in O(n) memory.
 
-Cost per visible pair and head. Always: 2 d_head FLOPs of q.k on tensor cores, 1 exp2, 2 lane operations (shift, total);
-online 1 more (peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key 3,
-logit sums 3, distances 2 and 2 or 3 more for each, token masses 6, received 1, received_entropy 3, pooled 1 each; on
-tensor cores group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products),
-output 2 d_value. A mask adds 4 lane operations, on the edge blocks alone.
-Bytes: queries once; keys once per block of rows, mostly from L2 (n d_head elements a kv head); 4 a row and statistic;
-received 8 per key and block of rows, in L2 too.
+Cost per visible pair and head, a multiply-add counted once. Always: 2 d_head FLOPs of q.k on tensor cores (d_head up to
+the next power of two; three tf32 products in float32), 1 exp2, 3 lane operations (scale, shift, total), online 1 more
+(peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key about 6, logit sums 3,
+distances 3 and 1 or 2 more for each, tokens about 12, received 1, received_entropy 2, pooled 1 each, and the peak where
+logsumexp is given and max_logit, argmax_key or logit sums are asked for; soft-cap 1 exp2, 1 division and 4. On tensor
+cores group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products), output
+2 d_value. A mask adds 4 lane operations. Estimated from the code, not yet measured.
+Bytes: queries once; keys, and values for output, once per block of rows and head (or pack of heads), mostly from L2; a
+bias 4 per pair; 4 a row and statistic, 64 for 16 groups, 4 d_value for output; received 8 per key and block of rows, in
+L2 while the slices of the running programs fit there (4 n bytes each), and once more to fill and to add them up.
 """
 
 from __future__ import annotations
@@ -98,10 +102,13 @@ def carry(pointer, shrink, value):
 
 
 @triton.jit
-def moved(move, count, first, second):
-    """sum (z - peak) and its squares over `count` keys when the peak rises by -move: no large sum is ever formed."""
-    move = tl.maximum(move, -1e15)
-    return first + count * move, second + 2 * move * first + count * move * move
+def moved(fall, count, first, second):
+    """sum (z - peak) and its squares over `count` keys when all z fall by `fall` below a new peak: no large sum arises.
+
+    The first fall is from FLOOR, whose square is inf, and 0 keys times that must be 0.
+    """
+    fall = tl.maximum(fall, -1e15)
+    return first + count * fall, second + 2 * fall * first + count * fall * fall
 
 
 @triton.jit
@@ -117,33 +124,42 @@ def same_token(call, marks, batch, token, query, key):
 
 
 @triton.jit
-def give_to_keys(call, out, p, x, real, asking, slice_at, key, cell):
-    """What is summed over queries: attention received, to the program's slice, and the cell of this block pair."""
+def give_to_keys(
+    call, out, p, x, real, asking, slice_at, key, cell_row, start, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
+):
+    """What is summed over queries: attention received, to the program's slice, and the cell of this block pair.
+
+    Padding gives nothing; a logsumexp handed in for it may be anything, so its weights are not multiplied by 0.
+    """
     here = key < call.keys
+    if real is not None:
+        p = tl.where(real[:, None] > 0, p, 0.0)
     if out.received is not None:
-        add(out.received, slice_at + key, tl.sum(p * real[:, None], 0), here)
+        add(out.received, slice_at + key, tl.sum(p, 0), here)
     if out.received_entropy is not None:
-        add(out.received_entropy, slice_at + key, tl.sum(p * x * real[:, None], 0), here)
+        add(out.received_entropy, slice_at + key, tl.sum(p * x, 0), here)
     if out.received_by_group is not None:
         at = slice_at * GROUPS + tl.arange(0, GROUPS)[:, None] * call.keys + key[None, :]
         add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), here[None, :])
-    if out.pooled_mean is not None:
-        tl.store(out.pooled_mean + cell, tl.sum(p * real[:, None]))
-    if out.pooled_max is not None:
-        tl.store(out.pooled_max + cell, tl.max(p * real[:, None]))
+    if out.pooled_mean is not None or out.pooled_max is not None:
+        tl.static_assert(BLOCK_Q == BLOCK_K)  # a tile is a cell of the map
+        cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
+        if out.pooled_mean is not None:
+            tl.store(out.pooled_mean + cell, tl.sum(p))
+        if out.pooled_max is not None:
+            tl.store(out.pooled_max + cell, tl.max(p))
 
 
 @triton.jit
 def distances(call, out, limit, p, query, key, mean, square, clipped):
     """The sums of p times |i - j|, its square, and the least of it and `limit`, with this block of keys."""
-    if out.mean_distance is not None or out.mean_square_distance is not None or out.clipped_distance is not None:
-        apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
-        if out.mean_distance is not None:
-            mean += tl.sum(p * apart, 1)
-        if out.mean_square_distance is not None:
-            square += tl.sum(p * apart * apart, 1)
-        if out.clipped_distance is not None:
-            clipped += tl.sum(p * tl.minimum(apart, limit), 1)
+    apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
+    if out.mean_distance is not None:
+        mean += tl.sum(p * apart, 1)
+    if out.mean_square_distance is not None:
+        square += tl.sum(p * apart * apart, 1)
+    if out.clipped_distance is not None:
+        clipped += tl.sum(p * tl.minimum(apart, limit), 1)
     return mean, square, clipped
 
 
@@ -195,8 +211,8 @@ def sweep(
         if marks.real is not None:
             real = tl.load(marks.real + batch * call.queries + query, mask=inside, other=0).to(tl.float32)
         if marks.query_group is not None:
-            label = tl.load(marks.query_group + batch * call.queries + query, mask=inside, other=-1)
-            asking = tl.where(group[:, None] == label[None, :], real[None, :], 0.0)
+            query_label = tl.load(marks.query_group + batch * call.queries + query, mask=inside, other=-1)
+            asking = tl.where(group[:, None] == query_label[None, :], real[None, :], 0.0)
         if marks.query_token is not None:
             token = tl.load(marks.query_token + batch * call.queries + query, mask=inside, other=-1)
 
@@ -206,12 +222,12 @@ def sweep(
         zero = tl.zeros([BLOCK_Q], tl.float32)
         total, entropy, squares, distance, square_distance, clipped = zero, zero, zero, zero, zero, zero
         count, logit_sum, logit_squares, duplicate, induction = zero, zero, zero, zero, zero
-        duplicates, inductions = best, best
+        duplicates, inductions = best, best  # counts, and `best` is still int32 zeros
         masses = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         weighted = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         summed = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
-        # keys: first the edges of the band, which need a mask, then what all rows see
+        # keys, low [edge] open_low [open] open_high [edge] high: part 0 has both edges, which need a mask
         low, high = key_range(call, first, last)
         low = low // BLOCK_K * BLOCK_K
         open_low, open_high = open_range(call, first, last, low, high, BLOCK_K)
@@ -257,7 +273,7 @@ def sweep(
                     distance = carry(out.mean_distance, shrink, distance)
                     square_distance = carry(out.mean_square_distance, shrink, square_distance)
                     clipped = carry(out.clipped_distance, shrink, clipped)
-                    duplicate = carry(marks.query_token, shrink, duplicate)
+                    duplicate = carry(marks.query_token, shrink, duplicate)  # all four token fields or none
                     induction = carry(marks.query_token, shrink, induction)
                     masses = carry(out.group_mass, shrink[:, None], masses)
                     weighted = carry(out.value_weighted_mass, shrink[:, None], weighted)
@@ -286,13 +302,13 @@ def sweep(
                     duplicates += tl.sum(same.to(tl.int32), 1)
                     inductions += tl.sum(next_to.to(tl.int32), 1)
                 if marks.key_group is not None:
-                    label = tl.load(marks.key_group + keys_at + key, mask=key < call.keys, other=-1)
-                    one_hot = (label[:, None] == group[None, :]).to(tl.float32)
+                    key_label = tl.load(marks.key_group + keys_at + key, mask=key < call.keys, other=-1)
+                    one_hot = (key_label[:, None] == group[None, :]).to(tl.float32)
                     if out.group_mass is not None:
                         masses += tl.dot(p, one_hot, input_precision="tf32x3")
                     if out.value_weighted_mass is not None:
-                        norm = tl.load(marks.value_norm + values_at + key, mask=key < call.keys, other=0.0)
-                        weighted += tl.dot(p, one_hot * norm[:, None], input_precision="tf32x3")
+                        value_norm = tl.load(marks.value_norm + values_at + key, mask=key < call.keys, other=0.0)
+                        weighted += tl.dot(p, one_hot * value_norm[:, None], input_precision="tf32x3")
                 if out.output is not None:
                     at = (values_at + key)[:, None] * D_VALUE + column[None, :]
                     v = tl.load(
@@ -302,20 +318,20 @@ def sweep(
 
                 # sums over queries
                 cell_row = (batch * call.heads + first_head) * blocks + block
-                cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
-                give_to_keys(call, out, p, x, real, asking, slice_at, key, cell)
+                give_to_keys(call, out, p, x, real, asking, slice_at, key, cell_row, start, BLOCK_Q, BLOCK_K)
 
         # from sums to statistics
         norm = zero + 1.0
         if ONLINE:
             filled = total > 0
-            known = tl.where(filled, peak + tl.log2(tl.where(filled, total, 1.0)), -float("inf"))
+            above = tl.log2(tl.where(filled, total, 1.0))  # logsumexp - peak: added to a large peak its digits are lost
             if marks.sink is not None:
-                sink = tl.load(marks.sink + place, mask=inside, other=0.0)
-                top = tl.maximum(known, sink)
-                known = tl.where(filled, top + tl.log2(tl.exp2(known - top) + tl.exp2(sink - top)), known)
-            norm = tl.where(filled, tl.exp2(peak - known), 0.0)
-            entropy -= tl.where(filled, known - peak, 0.0) * total
+                sink = tl.load(marks.sink + place, mask=inside, other=0.0) - tl.where(filled, peak, 0.0)
+                top = tl.maximum(above, sink)
+                above = top + tl.log2(tl.exp2(above - top) + tl.exp2(sink - top))
+            known = tl.where(filled, peak + above, -float("inf"))
+            norm = tl.where(filled, tl.exp2(-above), 0.0)
+            entropy -= above * total
         put(out.logsumexp, place, known, inside)
         put(out.max_logit, place, tl.where(peak > FLOOR, peak, -float("inf")), inside)
         put(out.argmax_key, place, best, inside)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 
@@ -99,3 +101,12 @@ def cases(size: int = 200, heads: int = 4) -> dict[str, AttentionInputs]:
             softcap=2.0, sink_logits=lambda normal: normal(heads), bias=lambda normal: normal(1, heads, size, size),
         ),
     }  # fmt: skip
+
+
+def spiky() -> AttentionInputs:
+    """One query whose logits are some 1,000 bits above the keys' mean, 14 bits less, and far below."""
+    bits = torch.tensor([1000.0, 986.0, -1986.0]) * math.log(2)
+    key = torch.nn.functional.pad(bits[:, None], (0, 15))[None, None]
+    query = torch.zeros(1, 1, 1, 16)
+    query[..., 0] = 1
+    return AttentionInputs(query=query, key=key, value=torch.ones_like(key), visibility=Visibility())

@@ -13,7 +13,7 @@ from headatlas.kernels.reference import reference_stats
 from headatlas.kernels.stats import FIELDS, ROW, ROW_GROUP, AttentionStats, split_name
 from headatlas.kernels.streaming import streaming_stats
 
-from .cases import EVERYTHING, FINITE, cases, infinite_bias, make
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, spiky
 
 CASES = cases()
 RELATIVE = {"mean_distance", "mean_square_distance", "clipped_distance", "logit_sum", "logit_sum_squares"}
@@ -238,3 +238,14 @@ def test_messages():
         stats.max_weight  # noqa: B018
     assert Visibility(before=3, after=0).key_range(10, 20, 100) == (7, 20)
     assert Visibility(before=3, after=0).full_range(10, 12, 7, 12) == (8, 11)
+
+
+@pytest.mark.parametrize("how", ["streaming", "compiled"], indirect=False)
+def test_a_small_entropy_beside_a_large_logit_keeps_its_digits(how):
+    if how == "compiled" and compiled.obstacle(torch.device("cpu")):
+        pytest.skip("nothing can be compiled here")
+    needs = frozenset({"entropy", "row_mass"})
+    found, expected = streaming_stats(spiky(), needs, compiled=how == "compiled"), reference_stats(spiky(), needs)
+    assert expected["entropy"].item() == pytest.approx(6.53e-4, rel=1e-2)
+    torch.testing.assert_close(found["entropy"].double(), expected["entropy"].double(), rtol=1e-3, atol=0)
+    assert found["row_mass"].item() == pytest.approx(1, abs=1e-6)

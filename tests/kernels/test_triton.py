@@ -1,6 +1,7 @@
 """The Triton kernels against the float64 definition: in Triton's interpreter without a GPU, on the device with one."""
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from headatlas.probes.forward import observe
 from headatlas.probes.loading import load
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .cases import EVERYTHING, FINITE, cases, infinite_bias, make
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, spiky
 from .test_streaming import RELATIVE
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -128,6 +129,44 @@ def test_a_common_key_mean_does_not_hurt(shift, device):
     got, expected = triton_stats(on(device, call), needs), reference_stats(call, needs)
     for name, want in expected.items():
         torch.testing.assert_close(got[name].cpu().to(want.dtype), want, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_small_entropy_beside_a_large_logit_keeps_its_digits(device):
+    needs = frozenset({"entropy", "row_mass"})
+    found, expected = triton_stats(on(device, spiky()), needs), reference_stats(spiky(), needs)
+    torch.testing.assert_close(found["entropy"].cpu().double(), expected["entropy"].double(), rtol=1e-3, atol=0)
+    assert found["row_mass"].item() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("device", DEVICES)
+def test_padding_gives_nothing_whatever_logsumexp_is_handed_in_for_it(device):
+    real = torch.arange(70)[None] > 0
+    call = make(batch=1, queries=70, seed=4)
+    call = dataclasses.replace(
+        call, query=40 * call.query, visibility=Visibility(after=0, key_mask=real, query_mask=real)
+    )
+    needs = frozenset({"received", "received_entropy", "received_by_group", "pooled_mean", "pooled_max"})
+    expected = reference_stats(call, needs | {"logsumexp"})
+    known = expected.pop("logsumexp").float()
+    assert known[0, 0, 0] == -math.inf
+    found = triton_stats(on(device, call), needs, logsumexp=known.to(device))
+    for name, want in expected.items():  # logits of hundreds leave float32 four digits of a weight
+        torch.testing.assert_close(found[name].cpu().to(want.dtype), want, rtol=1e-3, atol=1e-3, equal_nan=False)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_band_beyond_the_window_ends_with_the_window(device):
+    call = dataclasses.replace(make(batch=1, queries=150), visibility=Visibility(before=20, after=0))
+    needs = frozenset({"future_average:5:1000000"})
+    assert_equal(triton_stats(on(device, call), needs), reference_stats(call, needs))
+
+
+def test_more_heads_than_a_grid_has_are_refused():
+    wide = torch.zeros(1).expand(2048, 33, 1, 16)
+    call = AttentionInputs(query=wide, key=wide, visibility=Visibility(after=2**31))
+    assert obstacle(call) == "it has 67584 heads in all examples together, more than 65535; make the batch smaller"
 
 
 @pytest.mark.parametrize("device", DEVICES)
