@@ -104,7 +104,7 @@ def edit_run(args: argparse.Namespace) -> int:
     if "random" in found.runs:
         print(f"random sets: {args.sets} of as many other heads, from {found.drawn_from}")
     if KEPT.name in found.runs["edited"].header["probes"]:
-        kept = float(found.runs["edited"].rows(KEPT.name)["value"].mean())
+        kept = found.runs["edited"].rows(KEPT.name)["value"].to_numpy(float).mean()
         print(f"rows of these heads that had no other key for the weight and stayed as they were: {kept:.2%}")
     rows = [tuple(row.values()) for row in readable(found.table)]
     print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from ...data.errors import UserError
 from ...data.examples import Example
 from ...data.jsonl import digest_of
+from ...data.reports import edit_link
 from ...data.run import Run
 from ..causal import prompts
 from ..edit_run import EditPlan, carry_out
@@ -35,7 +36,8 @@ class Streaming(Setting):
         if self.sinks is None:
             return base
         edit = Edit("streaming", sinks=self.sinks, recent=plan.lengths[0] // 2 - self.sinks + 1)
-        return carry_out(EditPlan(plan, [[edit]], base.id, said=f"edited: {edit.spelled}"), store, report=report)
+        made = EditPlan(plan, [[edit]], [edit_link(base.id, "edited")], said=f"edited: {edit.spelled}")
+        return carry_out(made, store, report=report)
 
 
 def halved(plan: Plan) -> Plan:
