@@ -59,7 +59,7 @@ def causal_figure(
     figure.update_layout(
         template=template(scheme),
         height=height,
-        margin={"l": 12, "r": 212, "t": top, "b": BOTTOM},
+        margin={"l": 12, "r": 232, "t": top, "b": BOTTOM},
         showlegend=False,
     )
     if title:

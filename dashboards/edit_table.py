@@ -15,18 +15,18 @@ from .wording import signed_interval
 EFFECT = "Standard deviations of the random sets' differences from their mean to this difference"
 PAIRED = "Edited less unedited, paired by prompt"
 COLUMNS: list[dict[str, Any]] = [
-    {"field": "score", "headerName": "Score", "flex": 120, "cellClass": "ha-strong", "tooltipField": "formula"},
+    {"field": "score", "headerName": "Score", "flex": 128, "cellClass": "ha-strong", "tooltipField": "formula"},
     {"field": "unedited", "headerName": "Unedited", "flex": 74},
     {"field": "edited", "headerName": "Edited", "flex": 74},
     {"field": "difference", "headerName": "Difference", "headerTooltip": PAIRED, "flex": 80},
-    {"field": "interval", "headerName": "95 % interval", "headerTooltip": f"Of the difference. {PAIRED}", "flex": 128},
+    {"field": "interval", "headerName": "95 % interval", "headerTooltip": f"Of the difference. {PAIRED}", "flex": 150},
     {
         "field": "random",
         "headerName": "Random",
         "headerTooltip": "Mean of the random sets of as many heads",
         "flex": 74,
     },
-    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 74},
+    {"field": "effect", "headerName": "Effect", "headerTooltip": EFFECT, "flex": 62},
     {"field": "n", "headerName": "n", "headerTooltip": "Independent prompts", "flex": 44},
 ]
 FORMATS = dict.fromkeys(("unedited", "edited", "random"), "fourFigures(params.value)")

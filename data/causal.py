@@ -93,9 +93,10 @@ def table_of(runs: Mapping[str, Run]) -> pd.DataFrame:
 
 def _line(values: np.ndarray, plain: np.ndarray, clusters: np.ndarray, *, binary: bool) -> dict[str, Any]:
     """One condition beside the unedited model, from values [example, set] of both."""
-    several = values.shape[1] > 1
+    several, one = values.shape[1] > 1, values.mean(1, keepdims=True)
     own = mean_of(values, clusters, binary=binary)
-    found = compare(values.mean(1, keepdims=True), plain, clusters, binary=binary and not several)
+    shares = binary and bool(np.isin(one, (0, 1)).all())  # where all sets agree too: a bootstrap would have no width
+    found = compare(one, plain, clusters, binary=shares)
     line = {"sets": own["sets"], "mean": own["mean"], "mean_low": own["ci_low"], "mean_high": own["ci_high"]}
     line |= {key: float(found[key][0]) for key in ("difference", "ci_low", "ci_high")}
     line |= {key: own[key] if several else np.nan for key in ("lowest", "highest")}

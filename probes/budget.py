@@ -17,7 +17,7 @@ import pandas as pd
 
 from ..data.causal import LOWER_IS_BETTER, values_of
 from ..data.errors import UserError
-from ..data.intervals import bootstrap_mean
+from ..data.intervals import bootstrap_mean, wilson
 from ..data.run import Run
 from ..data.selection import ranked_heads
 from ..data.store import Store
@@ -125,8 +125,9 @@ def _read(
             }
         )  # fmt: skip
     sign = -1 if score in LOWER_IS_BETTER else 1
-    curves = [_curve(name, sign * values[:, at], sizes, clusters) for name, at in places.items()]
-    curves.append(_curve("random", sign * middle, sizes, clusters))
+    binary = bool(run.header["probes"][score]["binary"])
+    curves = [_curve(name, sign * values[:, at], sizes, clusters, binary=binary) for name, at in places.items()]
+    curves.append(_curve("random", sign * middle, sizes, clusters, binary=binary))
     scores = pd.DataFrame(lines).sort_values("area", ascending=False, kind="stable").reset_index(drop=True)
     return Budget(scores, pd.concat(curves, ignore_index=True), score, run)
 
@@ -144,8 +145,10 @@ def _to_half(curve: np.ndarray, sizes: Sequence[int]) -> float:
     return float(sizes[below[0]]) if len(below) else float("nan")
 
 
-def _curve(name: str, values: np.ndarray, sizes: Sequence[int], clusters: np.ndarray) -> pd.DataFrame:
-    low, high = bootstrap_mean(values, clusters)
+def _curve(name: str, values: np.ndarray, sizes: Sequence[int], clusters: np.ndarray, *, binary: bool) -> pd.DataFrame:
+    """mean and interval of values [prompt, size]: Wilson's where a single one is 0 or 1."""
+    n = len(set(clusters))
+    low, high = wilson(values.mean(0) * n, np.full(len(sizes), n)) if binary else bootstrap_mean(values, clusters)
     return pd.DataFrame(
         {"reading": name, "heads": sizes, "share": np.array(sizes) / sizes[-1], "mean": values.mean(0),
          "ci_low": low, "ci_high": high}

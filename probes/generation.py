@@ -184,8 +184,11 @@ def _check_room(model: Model, batch: TokenBatch, count: int) -> None:
     assert batch.query_mask is not None
     longest, limit = int(batch.query_mask.sum(1).max()), model.max_length
     if limit is not None and longest > limit:
-        raise UserError(f"{model.name} has {limit} positions; the longest prompt has {longest - count} tokens, so ask "
-                        f"for at most {max(0, limit - longest + count + 1)} new ones")  # fmt: skip
+        room = limit - longest + count + 1
+        advice = f"so ask for at most {room} new ones" if room > 0 else "so use shorter ones"
+        raise UserError(
+            f"{model.name} has {limit} positions; the longest prompt has {longest - count} tokens, {advice}"
+        )
 
 
 def _first_columns(batch: TokenBatch, count: int) -> TokenBatch:

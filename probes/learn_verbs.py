@@ -72,6 +72,8 @@ def learn_run(args: argparse.Namespace) -> int:
         batch_tokens=args.batch_tokens,
     )  # fmt: skip
     print(learn_text(plan, args.store), file=sys.stderr)
+    if args.baselines:
+        print("and all of it once more with random weights", file=sys.stderr)
     if args.dry_run:
         return 0
     with Bar(len(plan.plan.data.examples) * (1 + args.baselines), lines=True) as bar:

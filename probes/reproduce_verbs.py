@@ -43,15 +43,17 @@ def reproduce_run(args: argparse.Namespace) -> int:
     from .table import all_tables, find_table
 
     if args.table is None:
-        rows = [(one.name, one.title, one.source, " ".join(one.models)) for one in all_tables().values()]
         if args.markdown:
             print(markdown_of_tables())
-        else:
-            print_table(("table", "what", "source", "models"), rows)
+            return 0
+        print_table(("table", "what"), [(one.name, one.title) for one in all_tables().values()])
+        print("\nheadatlas reproduce TABLE names its paper's models; on a model that comes with the package:")
+        for one in all_tables().values():
+            print(f"  {one.on_organism}")
         return 0
     table = find_table(args.table)
     if args.model is None:
-        raise UserError(f"{table.name}: expected a model, such as {table.models[0]}, or `{table.on_organism}`")
+        raise UserError(f"{table.name}: expected a model, such as {', '.join(table.models)}; or `{table.on_organism}`")
     table.data_of(args.data)
     model = load_model(args)
     frame = reproduce(model, table.name, examples=args.examples, data=args.data, store=args.store, seed=args.seed)

@@ -203,6 +203,9 @@ def test_the_area_between_curves_by_hand():
     values = np.tile([1.0, 0.0], (6, 1))  # variant 0: it still works; variant 1: it does not
 
     class Made:
+        def __init__(self):
+            self.header = {"probes": {"exact_match": {"binary": True}}}
+
         def examples(self):
             return pd.DataFrame({"cluster": list("abcdef")})
 
@@ -212,6 +215,8 @@ def test_the_area_between_curves_by_hand():
     assert found.scores["area"].tolist() == pytest.approx([0.25 * 0.25 + 0.5 * 0.25 + 0.25 * 0.5])
     assert found.scores["to_half"].tolist() == [1.0] and found.scores["n"].tolist() == [6]
     assert found.curves[found.curves["reading"] == "random"]["mean"].tolist() == [1.0, 0.5, 0.5, 0.0]
+    all_right = found.curves[(found.curves["reading"] == "good") & (found.curves["heads"] == 0)].iloc[0]
+    assert (all_right["ci_low"], all_right["ci_high"]) == (pytest.approx(0.6097, abs=1e-4), 1.0)  # Wilson, 6 of 6
 
 
 def test_a_budget_ranks_what_matters_above_what_does_not(pico, plan, tmp_path):

@@ -211,7 +211,7 @@ def test_the_verb(tmp_path, capsys):
     listed = capsys.readouterr().out
     assert all(name in listed for name in all_tables())
     assert main(["reproduce", "sink-table"]) == 2
-    assert "expected a model, such as gpt2-xl, or `headatlas reproduce sink-table organism" in capsys.readouterr().err
+    assert "expected a model, such as gpt2-xl, mistralai/Mistral-7B-v0.1, " in capsys.readouterr().err
     assert main(["reproduce", "sink-table", "organism:pico-sink", "--examples", "5", "--store", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "data: text:length=64; the paper: 100 natural texts, not public" in said
