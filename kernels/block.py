@@ -161,7 +161,7 @@ class Block:
         return self.inputs.real_queries()[self.batches, self.start : self.stop].to(self.whole.dtype)
 
     @cached_property
-    def column_rows(self) -> Tensor:
+    def label_rows(self) -> Tensor:
         """Rows [batch, row, query] whose product with the weights is summed by key: one a label, or one in all."""
         if "received_by_group" not in self.whole.needs:
             return torch.ones_like(self.real)[:, None]

@@ -183,11 +183,11 @@ class Tile:
 
     @cached_property
     def column_sums(self) -> Tensor:
-        """sum_i share_i weights_ij for each of the block's column rows, [..., row, key].
+        """sum_i share_i weights_ij for each of the block's label rows, [..., row, key].
 
         With received_entropy one row more, in which each term is multiplied by log2 norm_i.
         """
-        rows = self.block.column_rows[:, None, None]
+        rows = self.block.label_rows[:, None, None]
         if "received_entropy" in self.block.whole.needs:
             bits = torch.where(self.norm > 0, self.norm, 1.0).log2()[..., None, :]
             rows = torch.cat([rows.expand(*bits.shape[:3], -1, -1), bits], dim=-2)
@@ -198,7 +198,7 @@ class Tile:
     @property
     def received_by_label(self) -> Tensor:
         """sum_i p_ij over the real queries of each label that occurs, [..., label, key]."""
-        return self.column_sums[..., : self.block.column_rows.shape[1], :]
+        return self.column_sums[..., : self.block.label_rows.shape[1], :]
 
     def by_blocks(self, reduce: str) -> Tensor:
         """Weights of each query reduced (`sum` or `amax`) over each block of keys, [..., key block]."""

@@ -27,8 +27,10 @@ from .sample import sample_batch
 ARGUMENT = "position_embeddings"
 APPLY = ("apply_rotary_pos_emb", "apply_rotary_pos_emb_interleave")
 LATER = 5
-ALLOWED = 0.02
-"""Largest difference of a turned query from the model's own, relative to the largest number in it: rounding at most."""
+ALLOWED = {torch.bfloat16: 0.1}
+"""Largest difference of a turned query from the model's own, relative to the largest number in it: rounding, which many
+layers of bfloat16 add up."""
+OTHERWISE = 0.02
 Apply = Callable[..., Any]
 """apply(query, key, cos, sin) -> both turned, as the files of transformers have it."""
 Tables = tuple[Tensor, Tensor]
@@ -112,14 +114,14 @@ def _turning(model: Model) -> dict[str, Apply]:
         raise refused("hands none to its attention modules")
     both = Rotary(here.applied, {name: _joined(here.tables[name], there.tables[name]) for name in here.tables})
     count, length = sample.input_ids.shape
-    start = torch.arange(length).expand(count, -1)
-    turning = {name: here.applied[name] for name, query in first.items() if _apart(query, later[name]) > ALLOWED}
+    start, allowed = torch.arange(length).expand(count, -1), ALLOWED.get(model.network.dtype, OTHERWISE)
+    turning = {name: here.applied[name] for name, query in first.items() if _apart(query, later[name]) > allowed}
     for name in turning:
         try:
             found = both.turned(name, first[name], start, start + length)
         except (RuntimeError, TypeError, KeyError):
             found = torch.full_like(first[name], torch.nan)
-        if not _apart(found, later[name]) < ALLOWED:
+        if not _apart(found, later[name]) < allowed:
             raise refused(f"turns the queries of {name} in a way of its own")
     return turning
 

@@ -83,6 +83,15 @@ def test_a_model_whose_positions_are_not_known_is_refused(name, why):
         rotary_of(load((ARCHITECTURES[name].build(), None)))
 
 
+def test_many_layers_of_bfloat16_are_still_seen_to_turn():
+    torch.manual_seed(0)
+    network = ARCHITECTURES["llama"].build()
+    config = network.config
+    config.num_hidden_layers, config.layer_types = 32, None
+    deep = load((type(network)(config).to(torch.bfloat16).eval(), None))
+    assert len(rotary_of(deep).applied) == 32
+
+
 def test_layers_without_positions_are_left_as_they_are():
     model = load((ARCHITECTURES["cohere2"].build(), None))
     turning = rotary_of(model).applied
