@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_scores import HIDDEN, key_range, load_keys, load_rows, logits, visible
+from .triton_scores import HIDDEN, in_bits, key_range, load_keys, load_rows, visible
 
 
 @triton.jit
@@ -20,8 +20,9 @@ def weights(call, given, q, k, batch, head, query, key, PRECISION: tl.constexpr)
     """p [row, key], 0 where hidden."""
     place = (batch * call.heads + head) * call.queries + query
     known = tl.load(given + place, mask=query < call.queries, other=0.0)
-    z = logits(call, q, k, batch, head, query, key, PRECISION)
-    seen = visible(call, batch, query, key) & (known > HIDDEN)[:, None]
+    products = tl.dot(q, k, input_precision=PRECISION)
+    z = in_bits(call, products, batch, head, query[:, None], key[None, :])
+    seen = visible(call, batch, query[:, None], key[None, :]) & (known > HIDDEN)[:, None]
     return tl.exp2(tl.where(seen, z - known[:, None], HIDDEN))
 
 
@@ -64,7 +65,7 @@ def key_bands(
     call,
     given,  # logsumexp in bits, of centred keys, [batch, head, query]
     bounds,  # int32 [variant, 2]: low, high
-    real,  # int8 [batch, query]
+    real,  # int8 [batch, query]; None: all count
     mass,  # [variant, batch, head, key]
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -88,9 +89,11 @@ def key_bands(
         query = start + tl.arange(0, BLOCK_Q)
         q = load_rows(call, batch, head, query, BLOCK_D, D)
         p = weights(call, given, q, k, batch, head, query, key, PRECISION)
-        counts = tl.load(real + batch * call.queries + query, mask=query < call.queries, other=0)
+        counts = query < call.queries
+        if real is not None:
+            counts = tl.load(real + batch * call.queries + query, mask=counts, other=0) != 0
         gap = (query[:, None] + call.offset) - key[None, :]
-        inside = (gap >= low) & (gap <= high) & (counts != 0)[:, None]
+        inside = (gap >= low) & (gap <= high) & counts[:, None]
         total += tl.sum(tl.where(inside, p, 0.0), 0)
     here = tl.program_id(2).to(tl.int64) * tl.num_programs(1) * call.keys + pair * call.keys + key
     tl.store(mass + here, total, mask=key < call.keys)

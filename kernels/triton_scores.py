@@ -64,27 +64,26 @@ def load_keys(call, batch, kv_head, start, BLOCK_K: tl.constexpr, BLOCK_D: tl.co
 
 @triton.jit
 def visible(call, batch, query, key):
-    """bool [row, key]: the rule of `Visibility`, its band and its key mask."""
-    gap = (query[:, None] + call.offset) - key[None, :]
-    seen = (gap <= call.before) & (gap >= -call.after) & (key < call.keys)[None, :]
+    """bool, as `query` and `key` broadcast: the rule of `Visibility`, its band and its key mask."""
+    gap = (query + call.offset) - key
+    seen = (gap <= call.before) & (gap >= -call.after) & (key < call.keys)
     if call.key_mask is not None:
-        real = tl.load(call.key_mask + batch * call.keys + key, mask=key < call.keys, other=0)
-        seen = seen & (real != 0)[None, :]
+        seen = seen & (tl.load(call.key_mask + batch * call.keys + key, mask=key < call.keys, other=0) != 0)
     return seen
 
 
 @triton.jit
-def logits(call, rows, keys, batch, head, query, key, PRECISION: tl.constexpr):
-    """z in bits, [row, key], before anything is hidden."""
-    z = tl.dot(rows, keys, input_precision=PRECISION) * call.scale
+def in_bits(call, products, batch, head, query, key):
+    """z in bits of the products q.k, before anything is hidden; `head`, `query` and `key` broadcast to its shape."""
+    z = products * call.scale
     if call.softcap is not None:
         # tanh(x) = 1 - 2 / (1 + e^2x)
         z = (1.0 - 2.0 / (1.0 + tl.exp2(z * (2 * LOG2E / call.softcap)))) * (call.softcap * LOG2E)
     if call.bias is not None:
         strides = call.bias_strides
         start = batch * strides[0] + head * strides[1] + query.to(tl.int64) * strides[2]
-        inside = (query < call.queries)[:, None] & (key < call.keys)[None, :]
-        z += tl.load(call.bias + start[:, None] + (key * strides[3])[None, :], mask=inside, other=0.0) * LOG2E
+        inside = (query < call.queries) & (key < call.keys)
+        z += tl.load(call.bias + start + key * strides[3], mask=inside, other=0.0) * LOG2E
         z = tl.maximum(z, HIDDEN)  # a bias of -inf: 0 times it is 0
     return z
 

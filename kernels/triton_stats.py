@@ -49,6 +49,8 @@ COLUMNS = 64
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
 FINAL = frozenset({"received", "received_by_group", "received_entropy", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
+WIDE = frozenset({*TOKEN_FIELDS, "value_weighted_mass", "logit_sum", "logit_sum_squares", "output"})
+"""Fields that take many registers: without them two programs of 8 warps fit a multiprocessor."""
 AFTER = frozenset({"window_mass", "future_average", "weight_at"}) | BASES
 """Fields that are found from logsumexp once the sweeps are done."""
 
@@ -113,7 +115,8 @@ class Launch:
         self.inputs = inputs
         low = inputs.query.dtype in (torch.float16, torch.bfloat16) and not interpreted()
         self.dtype = inputs.query.dtype if low else torch.float32
-        self.query = _dense(inputs.query.to(self.dtype))
+        query = inputs.query if inputs.scale >= 0 else -inputs.query
+        self.query = _dense(query.to(self.dtype))
         key = inputs.key.to(self.dtype)
         # softmax does not see a shift that all keys share, float32 does; half precision would round the shifted keys
         self.centre = key.mean(2, keepdim=True) if not low and inputs.softcap is None else None
@@ -125,7 +128,7 @@ class Launch:
         if self.centre is None:
             return 0.0
         query = self.query.unflatten(1, (-1, self.inputs.repeats))
-        return self.inputs.scale * BITS * (query @ self.centre[:, :, None].mT).squeeze(-1).flatten(1, 2)
+        return abs(self.inputs.scale) * BITS * (query @ self.centre[:, :, None].mT).squeeze(-1).flatten(1, 2)
 
     def in_bits(self, logsumexp: Tensor) -> Tensor:
         """A logsumexp in nats as the kernels hold it: in bits, of centred keys."""
@@ -143,26 +146,40 @@ class Launch:
             heads=inputs.shape[1], repeats=inputs.repeats, queries=inputs.shape[2], keys=inputs.shape[3],
             before=UNBOUNDED if view.before is None else min(view.before, UNBOUNDED),
             after=UNBOUNDED if view.after is None else min(view.after, UNBOUNDED), offset=view.offset,
-            scale=inputs.scale * (BITS if inputs.softcap is None else 1.0), softcap=inputs.softcap, bias=bias,
+            scale=abs(inputs.scale) * (BITS if inputs.softcap is None else 1.0), softcap=inputs.softcap, bias=bias,
             bias_strides=(0, 0, 0, 0) if bias is None else bias.stride(),
             key_mask=None if view.key_mask is None else view.key_mask.to(torch.int8).contiguous(),
         )  # fmt: skip
 
     @cached_property
-    def real(self) -> Tensor:
-        """int8 [batch, query]."""
-        return self.inputs.real_queries().to(torch.int8).contiguous()
+    def real(self) -> Tensor | None:
+        """int8 [batch, query]; None where all are."""
+        mask = self.inputs.visibility.query_mask
+        return None if mask is None else mask.to(torch.int8).contiguous()
 
-    def sizes(self, *, cells: bool = False) -> dict[str, Any]:
+    @cached_property
+    def value_norms(self) -> Tensor:
+        """[batch, kv_head, key]."""
+        return self.inputs.value.float().norm(dim=-1)  # type: ignore[union-attr]
+
+    @cached_property
+    def largest_norm(self) -> Tensor:
+        """The unit of value_weighted_mass, [batch, kv_head, 1], never 0."""
+        return self.value_norms.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+    @cached_property
+    def sizes(self) -> dict[str, Any]:
         """Compile-time sizes of this call's kernels."""
-        return block_sizes(self.query.shape[-1], self.dtype, cells=cells)
+        return block_sizes(self.query.shape[-1], self.dtype)
 
     def sweep(self, names: set[str], given: Tensor | None) -> dict[str, Tensor]:
         """Run one sweep for the fields `names`, which hold one limit at most."""
         batch, heads, queries, _ = self.inputs.shape
         spelled = {split_name(name)[0]: name for name in names}
         pack = 1 if names & FINAL else self.inputs.repeats
-        sizes = self.sizes(cells=bool(names & {"pooled_mean", "pooled_max"}))
+        sizes = dict(self.sizes)
+        if sizes["num_warps"] == 8 and not spelled.keys() & WIDE:
+            sizes["maxnreg"] = 128
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group", "received_entropy"}:
@@ -182,7 +199,8 @@ class Launch:
         limits = [limit for _, (limit,) in parameters(spelled.values(), "clipped_distance")]
         if tokens and (inputs.query_tokens is None or inputs.key_tokens is None):
             raise ValueError("duplicate_mass and induction_mass compare tokens: pass query_tokens and key_tokens")
-        key_token = inputs.key_tokens.to(torch.int32) if tokens else None  # type: ignore[union-attr]
+        key_token = inputs.key_tokens.to(torch.int32).clamp(min=-1) if tokens else None  # type: ignore[union-attr]
+        query_token = inputs.query_tokens.to(torch.int32) if tokens else None  # type: ignore[union-attr]
         value = inputs.value
         sink = inputs.sink_logits
         if sink is not None:
@@ -192,13 +210,13 @@ class Launch:
             key_group=inputs.labels("key").to(torch.int8).contiguous() if groups else None,
             query_group=inputs.labels("query").to(torch.int8).contiguous() if "received_by_group" in names else None,
             real=self.real if names & FINAL else None,
-            query_token=inputs.query_tokens.to(torch.int32).contiguous() if tokens else None,  # type: ignore[union-attr]
+            query_token=None if query_token is None else torch.where(query_token < 0, -2, query_token).contiguous(),
             key_token=None if key_token is None else key_token.contiguous(),
             token_before=None
             if key_token is None
             else torch.nn.functional.pad(key_token, (1, -1), value=-1).contiguous(),
             value=value.to(self.dtype).contiguous() if "output" in names else None,  # type: ignore[union-attr]
-            value_norm=value.float().norm(dim=-1) if "value_weighted_mass" in names else None,  # type: ignore[union-attr]
+            value_norm=self.value_norms / self.largest_norm if "value_weighted_mass" in names else None,
             sink=sink,
             limit=float(limits[0]) if limits else None,
         )
@@ -223,7 +241,7 @@ class Launch:
         """Bands and single weights, from logsumexp."""
         found = self.row_bands(needs, given) | self.key_bands(needs, given)
         named = sorted(name for name in needs if split_name(name)[0] == "weight_at")
-        centred = replace(self.inputs, query=self.query, key=self.key)
+        centred = replace(self.inputs, query=self.query, key=self.key, scale=abs(self.inputs.scale))
         if named:
             targets = torch.stack([self.inputs.targets[split_name(name)[1][0]] for name in named], dim=-1)
             weights = gather_weights(centred, given / BITS, targets)
@@ -241,8 +259,8 @@ class Launch:
         widths = torch.tensor(
             [min(width, UNBOUNDED) for _, (width,) in windows], dtype=torch.int32, device=self.query.device
         )
-        grid = (triton.cdiv(queries, self.sizes()["BLOCK_Q"]), batch * heads, len(windows))
-        row_bands[grid](self.call, given, widths, mass, **self.sizes())
+        grid = (triton.cdiv(queries, self.sizes["BLOCK_Q"]), batch * heads, len(windows))
+        row_bands[grid](self.call, given, widths, mass, **self.sizes)
         return {name: mass[index] for index, (name, _) in enumerate(windows)}
 
     def key_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
@@ -254,8 +272,8 @@ class Launch:
         mass = torch.empty(len(bands), batch, heads, keys, device=self.query.device)
         limits = [[min(word, UNBOUNDED) for word in words] for _, words in bands]
         bounds = torch.tensor(limits, dtype=torch.int32, device=self.query.device)
-        grid = (triton.cdiv(keys, self.sizes()["BLOCK_K"]), batch * heads, len(bands))
-        key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes())
+        grid = (triton.cdiv(keys, self.sizes["BLOCK_K"]), batch * heads, len(bands))
+        key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes)
         return {name: mass[index] for index, (name, _) in enumerate(bands)}
 
     def finished(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
@@ -274,6 +292,8 @@ class Launch:
             return (values + self.common) / BITS
         if FIELDS[base].axes == ROW and not values.is_floating_point():
             return values.long()
+        if base == "value_weighted_mass":
+            values = values * self.largest_norm.repeat_interleave(inputs.repeats, 1)[..., None]
         if base in ("group_mass", "value_weighted_mass"):
             return values[..., : inputs.group_count].contiguous()
         if base == "received":
@@ -290,15 +310,14 @@ class Launch:
         return values
 
 
-def block_sizes(width: int, dtype: torch.dtype, *, cells: bool = False) -> dict[str, Any]:
-    """Head size, block shapes, precision of dot products, warps.
-
-    Short blocks of keys leave registers for the statistics; cells of a block map want square ones.
-    """
-    rows, keys, warps = (BLOCK_SIZE, BLOCK_SIZE, 4) if cells else (2 * BLOCK_SIZE, BLOCK_SIZE // 2, 8)
+def block_sizes(width: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Head size, block shapes, precision of dot products, warps, stages: what fits registers and shared memory."""
+    padded = max(16, triton.next_power_of_2(width))
+    large = padded * dtype.itemsize > 256
     return {
-        "D": width, "BLOCK_D": max(16, triton.next_power_of_2(width)), "BLOCK_Q": rows, "BLOCK_K": keys,
-        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": warps,
+        "D": width, "BLOCK_D": padded, "BLOCK_Q": BLOCK_SIZE if large else 2 * BLOCK_SIZE, "BLOCK_K": BLOCK_SIZE,
+        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": 4 if large else 8,
+        "num_stages": 2, "enable_fp_fusion": True,
     }  # fmt: skip
 
 

@@ -30,10 +30,35 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from .triton_scores import FLOOR, HIDDEN, LN2, key_range, load_keys, load_rows, logits, open_range, visible
+from .triton_scores import (
+    FLOOR,
+    HIDDEN,
+    LN2,
+    in_bits,
+    key_range,
+    load_keys,
+    load_rows,
+    open_range,
+    visible,
+)  # fmt: skip
+from .triton_tile import (
+    GROUPS,
+    PARTS,
+    UNIT,
+    columns,
+    distances,
+    halves,
+    in_parts,
+    moved,
+    over_rows,
+    same_token,
+    sums_by_group,
+    by_query_group,
+    whole,
+)  # fmt: skip
 
-GROUPS = tl.constexpr(16)
-"""Columns of the one-hot matrix of labels; the least a tensor core takes."""
+CELL = tl.constexpr(64)
+"""Rows and keys of a cell of the block maps."""
 
 
 class Marks(NamedTuple):
@@ -41,12 +66,12 @@ class Marks(NamedTuple):
 
     key_group: Any  # int8 [batch, key]
     query_group: Any  # int8 [batch, query]
-    real: Any  # int8 [batch, query], 1 where a query counts for keys and blocks
-    query_token: Any  # int32 [batch, query]
-    key_token: Any  # int32 [batch, key], negative equals nothing
+    real: Any  # int8 [batch, query], 1 where a query counts for keys and blocks; None: all do
+    query_token: Any  # int32 [batch, query], -2 equals nothing
+    key_token: Any  # int32 [batch, key], -1 equals nothing
     token_before: Any  # int32 [batch, key], the token one place earlier
     value: Any  # [batch, kv_head, key, d_value], dense
-    value_norm: Any  # float32 [batch, kv_head, key]
+    value_norm: Any  # float32 [batch, kv_head, key], relative to the largest
     sink: Any  # float32 [batch, head, query], the learned sink logit in bits, relative to centred keys
     limit: Any  # where clipped_distance stops counting
 
@@ -102,65 +127,22 @@ def carry(pointer, shrink, value):
 
 
 @triton.jit
-def moved(fall, count, first, second):
-    """sum (z - peak) and its squares over `count` keys when all z fall by `fall` below a new peak: no large sum arises.
-
-    The first fall is from FLOOR, whose square is inf, and 0 keys times that must be 0.
-    """
-    fall = tl.maximum(fall, -1e15)
-    return first + count * fall, second + 2 * fall * first + count * fall * fall
+def lowered(z, unit, by):
+    """unit z - by, of a tile and its rows, in one instruction."""
+    return tl.fma(z, tl.full(z.shape, unit, tl.float32), -by[:, None, None])
 
 
 @triton.jit
-def same_token(call, marks, batch, token, query, key):
-    """bool [row, key] twice: key j, or key j - 1, is another position that holds the query's token."""
-    at = batch * call.keys + key
-    itself = tl.load(marks.key_token + at, mask=key < call.keys, other=-1)[None, :]
-    behind = tl.load(marks.token_before + at, mask=key < call.keys, other=-1)[None, :]
-    gap = (query[:, None] + call.offset) - key[None, :]
-    same = (token[:, None] == itself) & (itself >= 0) & (gap != 0)
-    next_to = (token[:, None] == behind) & (behind >= 0) & (gap != -1)
-    return same, next_to
-
-
-@triton.jit
-def give_to_keys(
-    call, out, p, x, real, asking, slice_at, key, cell_row, start, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
-):
-    """What is summed over queries: attention received, to the program's slice, and the cell of this block pair.
-
-    Padding gives nothing; a logsumexp handed in for it may be anything, so its weights are not multiplied by 0.
-    """
-    here = key < call.keys
-    if real is not None:
-        p = tl.where(real[:, None] > 0, p, 0.0)
-    if out.received is not None:
-        add(out.received, slice_at + key, tl.sum(p, 0), here)
-    if out.received_entropy is not None:
-        add(out.received_entropy, slice_at + key, tl.sum(p * x, 0), here)
-    if out.received_by_group is not None:
-        at = slice_at * GROUPS + tl.arange(0, GROUPS)[:, None] * call.keys + key[None, :]
-        add(out.received_by_group, at, tl.dot(asking, p, input_precision="tf32x3"), here[None, :])
-    if out.pooled_mean is not None or out.pooled_max is not None:
-        tl.static_assert(BLOCK_Q == BLOCK_K)  # a tile is a cell of the map
-        cell = cell_row * tl.cdiv(call.keys, BLOCK_K) + start // BLOCK_K
-        if out.pooled_mean is not None:
-            tl.store(out.pooled_mean + cell, tl.sum(p))
-        if out.pooled_max is not None:
-            tl.store(out.pooled_max + cell, tl.max(p))
-
-
-@triton.jit
-def distances(call, out, limit, p, query, key, mean, square, clipped):
-    """The sums of p times |i - j|, its square, and the least of it and `limit`, with this block of keys."""
-    apart = tl.abs((query[:, None] + call.offset) - key[None, :]).to(tl.float32)
-    if out.mean_distance is not None:
-        mean += tl.sum(p * apart, 1)
-    if out.mean_square_distance is not None:
-        square += tl.sum(p * apart * apart, 1)
-    if out.clipped_distance is not None:
-        clipped += tl.sum(p * tl.minimum(apart, limit), 1)
-    return mean, square, clipped
+def give_to_cells(call, out, share, largest, first_cell, start, cells, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    """A tile's cells of the block maps, CELL by CELL, from each row's sum of weights and its largest weight."""
+    tl.static_assert(BLOCK_K == CELL)
+    COUNT: tl.constexpr = BLOCK_Q // CELL
+    cell = tl.arange(0, COUNT)
+    at = (first_cell + cell) * tl.cdiv(call.keys, CELL) + start // CELL
+    if out.pooled_mean is not None:
+        tl.store(out.pooled_mean + at, tl.sum(tl.reshape(share, [COUNT, CELL]), 1), mask=cell < cells)
+    if out.pooled_max is not None:
+        tl.store(out.pooled_max + at, tl.max(tl.reshape(largest, [COUNT, CELL]), 1), mask=cell < cells)
 
 
 @triton.jit
@@ -182,8 +164,15 @@ def sweep(
     """Grid (programs, batch * head / PACK): program p takes the blocks p, p + programs, ... of rows."""
     ONLINE: tl.constexpr = given is None
     SPREAD: tl.constexpr = out.logit_sum is not None or out.logit_sum_squares is not None
-    PEAK: tl.constexpr = ONLINE or SPREAD or out.max_logit is not None or out.argmax_key is not None
+    CELLS: tl.constexpr = out.pooled_mean is not None or out.pooled_max is not None
+    PEAK: tl.constexpr = (
+        ONLINE or SPREAD or out.max_logit is not None or out.argmax_key is not None or out.pooled_max is not None
+    )
     ALL_MASKED: tl.constexpr = call.key_mask is not None
+    PLAIN: tl.constexpr = call.softcap is None and call.bias is None and not ALL_MASKED
+    FAR: tl.constexpr = (
+        out.mean_distance is not None or out.mean_square_distance is not None or out.clipped_distance is not None
+    )
     lane_q, lane_k = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
     group, column = tl.arange(0, GROUPS), tl.arange(0, BLOCK_V)
     batch = (tl.program_id(1) // (call.heads // PACK)).to(tl.int64)
@@ -193,6 +182,7 @@ def sweep(
     values_at = (batch * (call.heads // call.repeats) + kv_head) * call.keys
     batches = tl.num_programs(1) // (call.heads // PACK)
     slice_at = ((tl.program_id(0).to(tl.int64) * batches + batch) * call.heads + first_head) * call.keys
+    cells = tl.cdiv(call.queries, CELL)
 
     for turn in range(tl.program_id(0), blocks, tl.num_programs(0)):
         # rows: the longest first, so that a causal grid ends with short ones
@@ -205,24 +195,25 @@ def sweep(
         place = (batch * call.heads + head) * call.queries + query
         q = load_rows(call, batch, head, query, BLOCK_D, D)
         if not ONLINE:
-            known = tl.load(given + place, mask=inside, other=0.0)
+            known = tl.load(given + place, mask=inside, other=-HIDDEN)  # no row: its weights are 0
             known = tl.where(known > HIDDEN, known, 0.0)  # an empty row: all its logits are HIDDEN, its weights 0
-        real, asking = None, None
+        counts, asking = tl.full([BLOCK_Q], 1.0, tl.float16), None
         if marks.real is not None:
-            real = tl.load(marks.real + batch * call.queries + query, mask=inside, other=0).to(tl.float32)
+            counts = tl.load(marks.real + batch * call.queries + query, mask=inside, other=0).to(tl.float16)
         if marks.query_group is not None:
             query_label = tl.load(marks.query_group + batch * call.queries + query, mask=inside, other=-1)
-            asking = tl.where(group[:, None] == query_label[None, :], real[None, :], 0.0)
+            asking = tl.where(group[:, None] == query_label[None, :], counts[None, :], 0.0)
         if marks.query_token is not None:
-            token = tl.load(marks.query_token + batch * call.queries + query, mask=inside, other=-1)
+            token = tl.load(marks.query_token + batch * call.queries + query, mask=inside, other=-2)
 
         # state
         peak = tl.full([BLOCK_Q], FLOOR, tl.float32)
         best = tl.zeros([BLOCK_Q], tl.int32)
-        zero = tl.zeros([BLOCK_Q], tl.float32)
+        zero = tl.zeros([BLOCK_Q, PARTS], tl.float32)
         total, entropy, squares, distance, square_distance, clipped = zero, zero, zero, zero, zero, zero
         count, logit_sum, logit_squares, duplicate, induction = zero, zero, zero, zero, zero
-        duplicates, inductions = best, best  # counts, and `best` is still int32 zeros
+        duplicates = tl.zeros([BLOCK_Q, PARTS], tl.int32)
+        inductions = duplicates
         masses = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         weighted = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         summed = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
@@ -240,32 +231,33 @@ def sweep(
                 start = open_low + step * BLOCK_K
                 if part == 0:
                     start = tl.where(step < left, low + step * BLOCK_K, open_high + (step - left) * BLOCK_K)
-                key = start + lane_k
+                key = start + columns(BLOCK_K)
                 k = load_keys(call, batch, kv_head, start, BLOCK_K, BLOCK_D, D)
-                z = logits(call, q, k, batch, head, query, key, PRECISION)
+                # logits are unit * z, [row, PARTS, member]
+                z = in_parts(tl.dot(q, k, input_precision=PRECISION), BLOCK_Q, BLOCK_K)
+                unit = call.scale
+                if part == 0 or not PLAIN:
+                    unit = 1.0
+                    z = in_bits(call, z, batch, head[:, None, None], query[:, None, None], key)
                 if part == 0 or ALL_MASKED:
-                    seen = visible(call, batch, query, key)
+                    seen = visible(call, batch, query[:, None, None], key)
                     z = tl.where(seen, z, HIDDEN)
 
                 # weights: 2^(z - running peak), or final
                 if PEAK:
-                    here = tl.max(z, 1)
-                    higher = tl.maximum(peak, here)
+                    here = tl.max(tl.max(z, 2), 1)
                     if out.argmax_key is not None:
-                        best = tl.where(here > peak, start + tl.argmax(z, 1).to(tl.int32), best)
-                    if SPREAD:
-                        below = z - higher[:, None]
-                        seen_here = zero + BLOCK_K
-                        if part == 0 or ALL_MASKED:
-                            below = tl.where(seen, below, 0.0)
-                            seen_here = tl.sum(seen.to(tl.float32), 1)
-                        logit_sum, logit_squares = moved(peak - higher, count, logit_sum, logit_squares)
-                        count += seen_here
-                        logit_sum += tl.sum(below, 1)
-                        logit_squares += tl.sum(below * below, 1)
+                        at_peak = tl.where(z == here[:, None, None], key, call.keys)
+                        at_peak = tl.min(tl.min(at_peak, 2), 1)
+                    here *= unit
+                    if out.argmax_key is not None:
+                        earlier = tl.where(here == peak, tl.minimum(best, at_peak), best)  # edges come first
+                        best = tl.where(here > peak, at_peak, earlier)
+                    higher = tl.maximum(peak, here)
+                    fall = (peak - higher)[:, None]
+                    peak = higher
                 if ONLINE:
-                    x = z - higher[:, None]
-                    fall = peak - higher
+                    x = lowered(z, unit, peak)
                     shrink = tl.exp2(fall)
                     entropy = carry(out.entropy, shrink, entropy + fall * total)
                     total = shrink * total
@@ -275,53 +267,85 @@ def sweep(
                     clipped = carry(out.clipped_distance, shrink, clipped)
                     duplicate = carry(marks.query_token, shrink, duplicate)  # all four token fields or none
                     induction = carry(marks.query_token, shrink, induction)
-                    masses = carry(out.group_mass, shrink[:, None], masses)
-                    weighted = carry(out.value_weighted_mass, shrink[:, None], weighted)
-                    summed = carry(out.output, shrink[:, None], summed)
+                    masses = carry(out.group_mass, shrink, masses)
+                    weighted = carry(out.value_weighted_mass, shrink, weighted)
+                    summed = carry(out.output, shrink, summed)
                 else:
-                    x = z - known[:, None]
-                if PEAK:
-                    peak = higher
+                    x = lowered(z, unit, known)
+                    if marks.real is not None:
+                        x = tl.minimum(x, 0.0)  # what a logsumexp of padding may be: its weights must be numbers
                 p = tl.exp2(x)
 
                 # sums over keys
-                total += tl.sum(p, 1)
+                share = tl.sum(p, 2)
+                total += share
                 if out.entropy is not None:
-                    entropy += tl.sum(p * x, 1)
+                    entropy += tl.sum(p * x, 2)
                 if out.sum_squares is not None:
-                    squares += tl.sum(p * p, 1)
-                distance, square_distance, clipped = distances(
-                    call, out, marks.limit, p, query, key, distance, square_distance, clipped
-                )
+                    squares += tl.sum(p * p, 2)
+                if FAR:
+                    distance, square_distance, clipped = distances(
+                        call, out, marks.limit, p, share, first, last, query, start, distance, square_distance, clipped,
+                        BLOCK_K,
+                    )  # fmt: skip
+                if SPREAD:
+                    below = lowered(z, unit, peak)
+                    seen_here = zero + BLOCK_K // PARTS
+                    if part == 0 or ALL_MASKED:
+                        below = tl.where(seen, below, 0.0)
+                        seen_here = tl.sum(seen.to(tl.float32), 2)
+                    logit_sum, logit_squares = moved(fall, count, logit_sum, logit_squares)
+                    count += seen_here
+                    logit_sum += tl.sum(below, 2)
+                    logit_squares += tl.sum(below * below, 2)
                 if marks.query_token is not None:
-                    same, next_to = same_token(call, marks, batch, token, query, key)
-                    duplicate += tl.sum(tl.where(same, p, 0.0), 1)
-                    induction += tl.sum(tl.where(next_to, p, 0.0), 1)
+                    same, next_to = same_token(call, marks, batch, token, query, z, start, BLOCK_K, part == 0)
+                    duplicate += tl.sum(tl.where(same, p, 0.0), 2)
+                    induction += tl.sum(tl.where(next_to, p, 0.0), 2)
                     if part == 0 or ALL_MASKED:
                         same, next_to = same & seen, next_to & seen
-                    duplicates += tl.sum(same.to(tl.int32), 1)
-                    inductions += tl.sum(next_to.to(tl.int32), 1)
+                    duplicates += tl.sum(same.to(tl.int32), 2)
+                    inductions += tl.sum(next_to.to(tl.int32), 2)
+                lane = start + lane_k
+                upper, lower = halves(whole(p, BLOCK_Q, BLOCK_K))
                 if marks.key_group is not None:
-                    key_label = tl.load(marks.key_group + keys_at + key, mask=key < call.keys, other=-1)
-                    one_hot = (key_label[:, None] == group[None, :]).to(tl.float32)
+                    key_label = tl.load(marks.key_group + keys_at + lane, mask=lane < call.keys, other=-1)
+                    one_hot = (key_label[:, None] == group[None, :]).to(tl.float16)
                     if out.group_mass is not None:
-                        masses += tl.dot(p, one_hot, input_precision="tf32x3")
+                        masses = sums_by_group(upper, lower, one_hot, masses)
                     if out.value_weighted_mass is not None:
                         value_norm = tl.load(marks.value_norm + values_at + key, mask=key < call.keys, other=0.0)
-                        weighted += tl.dot(p, one_hot * value_norm[:, None], input_precision="tf32x3")
+                        upper_part, lower_part = halves(whole(p * value_norm, BLOCK_Q, BLOCK_K))
+                        weighted = sums_by_group(upper_part, lower_part, one_hot, weighted)
                 if out.output is not None:
-                    at = (values_at + key)[:, None] * D_VALUE + column[None, :]
+                    at = (values_at + lane)[:, None] * D_VALUE + column[None, :]
                     v = tl.load(
-                        marks.value + at, mask=(key < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0
+                        marks.value + at, mask=(lane < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0
                     )
-                    summed += tl.dot(p.to(v.dtype), v, input_precision=PRECISION)
+                    p_v = whole(p * UNIT, BLOCK_Q, BLOCK_K).to(v.dtype)
+                    summed += tl.dot(p_v, v, input_precision=PRECISION)
 
                 # sums over queries
-                cell_row = (batch * call.heads + first_head) * blocks + block
-                give_to_keys(call, out, p, x, real, asking, slice_at, key, cell_row, start, BLOCK_Q, BLOCK_K)
+                here_k = lane < call.keys
+                if out.received is not None:
+                    add(out.received, slice_at + lane, over_rows(p, counts, BLOCK_Q, BLOCK_K), here_k)
+                if out.received_entropy is not None:
+                    add(out.received_entropy, slice_at + lane, over_rows(p * x, counts, BLOCK_Q, BLOCK_K), here_k)
+                if out.received_by_group is not None:
+                    at = slice_at * GROUPS + group[:, None] * call.keys + lane[None, :]
+                    add(out.received_by_group, at, by_query_group(asking, upper, lower), here_k[None, :])
+                if CELLS:
+                    largest = share
+                    if out.pooled_max is not None:
+                        largest = tl.where(counts > 0, tl.exp2(here - known), 0.0)
+                    sums = tl.where(counts > 0, tl.sum(share, 1), 0.0)
+                    first_cell = block * (BLOCK_Q // CELL)
+                    at = (batch * call.heads + first_head) * cells + first_cell
+                    give_to_cells(call, out, sums, largest, at, start, cells - first_cell, BLOCK_Q, BLOCK_K)
 
         # from sums to statistics
-        norm = zero + 1.0
+        total, entropy = tl.sum(total, 1), tl.sum(entropy, 1)
+        norm = tl.full([BLOCK_Q], 1.0, tl.float32)
         if ONLINE:
             filled = total > 0
             above = tl.log2(tl.where(filled, total, 1.0))  # logsumexp - peak: added to a large peak its digits are lost
@@ -337,19 +361,20 @@ def sweep(
         put(out.argmax_key, place, best, inside)
         put(out.row_mass, place, norm * total, inside)
         put(out.entropy, place, -norm * entropy * LN2, inside)
-        put(out.sum_squares, place, norm * norm * squares, inside)
-        put(out.logit_sum, place, logit_sum * LN2, inside)
-        put(out.logit_sum_squares, place, logit_squares * (LN2 * LN2), inside)
-        put(out.mean_distance, place, norm * distance, inside)
-        put(out.mean_square_distance, place, norm * square_distance, inside)
-        put(out.clipped_distance, place, norm * clipped, inside)
-        put(out.duplicate_mass, place, norm * duplicate, inside)
-        put(out.induction_mass, place, norm * induction, inside)
-        put(out.duplicate_keys, place, duplicates, inside)
-        put(out.induction_keys, place, inductions, inside)
+        put(out.sum_squares, place, norm * norm * tl.sum(squares, 1), inside)
+        put(out.logit_sum, place, tl.sum(logit_sum, 1) * LN2, inside)
+        put(out.logit_sum_squares, place, tl.sum(logit_squares, 1) * (LN2 * LN2), inside)
+        put(out.mean_distance, place, norm * tl.sum(distance, 1), inside)
+        put(out.mean_square_distance, place, norm * tl.sum(square_distance, 1), inside)
+        put(out.clipped_distance, place, norm * tl.sum(clipped, 1), inside)
+        put(out.duplicate_mass, place, norm * tl.sum(duplicate, 1), inside)
+        put(out.induction_mass, place, norm * tl.sum(induction, 1), inside)
+        put(out.duplicate_keys, place, tl.sum(duplicates, 1), inside)
+        put(out.induction_keys, place, tl.sum(inductions, 1), inside)
+        norm = (norm / UNIT)[:, None]
         at = place[:, None] * GROUPS + group[None, :]
-        put(out.group_mass, at, norm[:, None] * masses, inside[:, None])
-        put(out.value_weighted_mass, at, norm[:, None] * weighted, inside[:, None])
+        put(out.group_mass, at, norm * masses, inside[:, None])
+        put(out.value_weighted_mass, at, norm * weighted, inside[:, None])
         at = place[:, None] * D_VALUE + column[None, :]
-        put(out.output, at, norm[:, None] * summed, inside[:, None] & (column < D_VALUE)[None, :])
+        put(out.output, at, norm * summed, inside[:, None] & (column < D_VALUE)[None, :])
         tl.debug_barrier()  # the next turn adds to the slice that this one wrote

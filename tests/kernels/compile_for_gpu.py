@@ -67,13 +67,13 @@ def call_of(dtype: torch.dtype, **rules) -> Call:
     return Call(**plain | rules)
 
 
-def marks_of(fields, dtype: torch.dtype) -> Marks:
+def marks_of(fields, dtype: torch.dtype, padded: bool) -> Marks:
     tokens = [pointer(torch.int32) if set(fields) & set(TOKEN_FIELDS) else None] * 3
     groups = {"group_mass", "value_weighted_mass"} & set(fields)
     return Marks(
         pointer(torch.int8) if groups else None,
         pointer(torch.int8) if "received_by_group" in fields else None,
-        pointer(torch.int8) if FINAL & set(fields) else None,
+        pointer(torch.int8) if FINAL & set(fields) and padded else None,
         *tokens,
         pointer(dtype) if "output" in fields else None,
         pointer(torch.float32) if "value_weighted_mass" in fields else None,
@@ -82,12 +82,11 @@ def marks_of(fields, dtype: torch.dtype) -> Marks:
     )
 
 
-def swept(fields, *, given: bool, dtype=torch.bfloat16, width=128, pack=1, **rules) -> tuple:
+def swept(fields, *, given: bool, dtype=torch.bfloat16, width=128, pack=1, padded=False, **rules) -> tuple:
     out = {name: pointer(torch.int32 if name.endswith(("_key", "_keys")) else torch.float32) for name in fields}
-    sizes = block_sizes(width, dtype, cells=bool({"pooled_mean", "pooled_max"} & set(fields)))
-    warps = sizes.pop("num_warps")
+    sizes = block_sizes(width, dtype)
     arguments = {
-        "call": call_of(dtype, **rules), "marks": marks_of(fields, dtype), "given": pointer(torch.float32) if given else None,
+        "call": call_of(dtype, **rules), "marks": marks_of(fields, dtype, padded), "given": pointer(torch.float32) if given else None,
         "out": Out(*(out.get(name) for name in Out._fields)), "blocks": 64,
     }  # fmt: skip
     constants = {
@@ -95,15 +94,19 @@ def swept(fields, *, given: bool, dtype=torch.bfloat16, width=128, pack=1, **rul
         "BLOCK_V": width if "output" in fields else 16, "BLOCK_Q": sizes["BLOCK_Q"], "BLOCK_K": sizes["BLOCK_K"],
         "PACK": pack, "PRECISION": sizes["PRECISION"],
     }  # fmt: skip
-    return sweep, arguments, constants, warps
+    return sweep, arguments, constants, options(sizes)
+
+
+def options(sizes: dict) -> dict:
+    """What of the sizes is for the compiler."""
+    return {name: value for name, value in sizes.items() if name.islower()}
 
 
 def banded(kernel, names) -> tuple:
     sizes = block_sizes(128, torch.bfloat16)
-    warps = sizes.pop("num_warps")
     pointers = {name: pointer(NAMED.get(name, torch.float32)) for name in names}
     constants = {name: sizes[name] for name in ("D", "BLOCK_D", "BLOCK_Q", "BLOCK_K", "PRECISION")}
-    return kernel, {"call": call_of(torch.bfloat16), **pointers}, constants, warps
+    return kernel, {"call": call_of(torch.bfloat16), **pointers}, constants, options(sizes)
 
 
 NAMED = {"widths": torch.int32, "bounds": torch.int32, "real": torch.int8}
@@ -117,7 +120,7 @@ KERNELS = {
     "online, usual rows, float32": swept(USUAL, given=False, dtype=torch.float32),
     "online, every row": swept(ROWS, given=False, **RULES),
     "given, rows and received": swept((*USUAL[2:], "received"), given=True),
-    "given, every field": swept(Out._fields, given=True),
+    "given, every field": swept(Out._fields, given=True, padded=True),
     "row bands": banded(row_bands, ("given", "widths", "mass")),
     "key bands": banded(key_bands, ("given", "bounds", "real", "mass")),
 }
@@ -135,10 +138,10 @@ def resources(cubin: bytes) -> str:
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or KERNELS:
-        kernel, arguments, constants, warps = KERNELS[name]
+        kernel, arguments, constants, chosen = KERNELS[name]
         start = time.perf_counter()
         source = Signature(kernel, arguments, constants).source
-        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+        made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=chosen)
         seconds = time.perf_counter() - start
         print(
             f"compiled {name}: {resources(made.asm['cubin'])}, {made.metadata.shared:,} bytes shared, {seconds:.0f} s"
