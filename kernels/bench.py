@@ -125,10 +125,8 @@ def _statistics(inputs: AttentionInputs, backend: str) -> dict[str, Provider]:
 TRITON = {
     "rows": ROWS,
     "rows and keys": KEYS,
-    "everything": EVERYTHING,
     "rows, logsumexp given": ROWS,
     "rows, keys and blocks, logsumexp given": BLOCKS,
-    "everything, logsumexp given": EVERYTHING,
 }
 """Sets that the kernels are timed with; without logsumexp given they find it in a sweep of their own."""
 

@@ -293,7 +293,7 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=tuple(RANDOM_MODELS),
         default="gpt2",
-        help="the random model of the model and edits tables (default: gpt2); llama-8b needs a GPU of 40 GB",
+        help="the random model of the model and edits tables (default: gpt2); llama-8b needs a GPU of 80 GB",
     )
     parser.add_argument(
         "--repeats",

@@ -155,8 +155,7 @@ def test_every_width(width, dtype, device, length):
     assert_equal(triton_stats(call, ONE_SWEEP), blockwise_stats(call, ONE_SWEEP), call)
 
 
-@named("length", [1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 255])
-@named("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+@places(1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 255, tiny=17)
 def test_lengths_around_blocks(device, length):
     call = call_at(device, length, torch.bfloat16)
     assert_equal(triton_stats(call, EVERYTHING), blockwise_stats(call, EVERYTHING), call)
