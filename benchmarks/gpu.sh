@@ -15,7 +15,7 @@ STEPS=(install quick tests sanitize kernels grouped tiles model long)
 run() {
   local name=$1 limit=$2 start=$SECONDS code
   shift 2
-  timeout --kill-after=10 "$limit" "$@" 2>&1 | tee "$out/$name.log"
+  timeout --signal=INT --kill-after=20 "$limit" "$@" 2>&1 | tee "$out/$name.log"
   code=${PIPESTATUS[0]}
   [ "$code" = 0 ] || failed=1
   echo "$name exit $code, $((SECONDS - start)) s" >>"$out/steps.txt"
@@ -23,10 +23,10 @@ run() {
 
 step_install() { run install 200 "$PYTHON" -m pip install -q --no-deps --no-build-isolation -e .; }
 step_quick() {
-  run quick 240 "$PYTHON" -m pytest -p no:cacheprovider -m gpu -n "${WORKERS:-8}" --maxfail=20 tests/kernels/test_triton.py
+  run quick 400 "$PYTHON" -m pytest -p no:cacheprovider -m gpu -n "${WORKERS:-12}" --maxfail=20 tests/kernels/test_triton.py
 }
 step_tests() {
-  run tests 530 "$PYTHON" -m pytest -p no:cacheprovider -m gpu -n "${WORKERS:-8}" -rs --durations=10 \
+  run tests 530 "$PYTHON" -m pytest -p no:cacheprovider -m gpu -n "${WORKERS:-12}" -rs --durations=10 \
     tests/kernels/test_gpu.py tests/kernels/test_gpu_sdpa.py tests/probes/test_gpu.py
 }
 step_sanitize() {
