@@ -30,41 +30,68 @@ class Provider:
 
 
 def compare(
-    providers: Mapping[str, Provider], repeats: int, *, device: str = "cpu", alone: Callable[[str], tuple[float, float]]
+    providers: Mapping[str, Provider],
+    repeats: int,
+    *,
+    device: str = "cpu",
+    alone: Callable[[str], tuple[float, float]],
+    against: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """A row a provider: milliseconds and the ratio to the first, pair by pair; `alone(name)` gives (peak MB, seconds).
 
-    `alone` runs a provider once in a process of its own: where `repeats` is 1 its time is taken there too, so that long
-    calls run once. What would not fit is a row that says how much it needs.
+    `alone` runs a provider once, with nothing beside it: where `repeats` is 1 on a CPU its time is taken there too, so
+    that long calls run once. What would not fit is a row that says how much it needs, on a GPU also what fails there.
+    `against` names further providers to divide by: {column: provider}.
     """
     free = SHARE * free_bytes(device)
-    fitting = {name: one for name, one in providers.items() if one.expected_bytes <= free}
-    several = repeats > 1
-    seconds = (
-        side_by_side({name: one.make() for name, one in fitting.items()}, repeats, device=device) if several else {}
-    )
-    once = {name: alone(name) for name in fitting}
+    notes = {
+        name: f"not run: holds {one.expected_bytes / 1e9:.1f} GB"
+        for name, one in providers.items()
+        if one.expected_bytes > free
+    }
+    calls: dict[str, Callable[[], object]] = {}
+    timed = repeats > 1 or device == "cuda"
+    for name in [name for name in providers if timed and name not in notes]:
+        ready = _ready(providers[name], device)
+        (notes if isinstance(ready, str) else calls)[name] = ready  # type: ignore[index]
+    seconds = side_by_side(calls, repeats, device=device) if timed else {}
+    once = {name: alone(name) for name in providers if name not in notes}
     seconds = seconds or {name: [took] for name, (_, took) in once.items()}
-    base = next(iter(seconds.values()))
+    bases = {"ratio": next(iter(seconds)), **(against or {})}
     rows = []
-    for name, one in providers.items():
-        if name not in seconds:
-            rows.append({"provider": name, "note": f"not run: holds {one.expected_bytes / 1e9:.1f} GB"})
+    for name in providers:
+        if name in notes:
+            rows.append({"provider": name, "note": notes[name]})
             continue
-        middle, low, high = ratio(seconds[name], base)
-        rows.append(
-            {"provider": name, "ms": round(1e3 * median(seconds[name]), 2), "ratio": round(middle, 2),
-             "ratio_low": round(low, 2), "ratio_high": round(high, 2), "peak_mb": once[name][0]}
-        )  # fmt: skip
+        row: dict[str, Any] = {"provider": name, "ms": round(1e3 * median(seconds[name]), 2)}
+        for column in [column for column, base in bases.items() if base in seconds]:
+            row |= _spread(column, ratio(seconds[name], seconds[bases[column]]))
+        rows.append(row | {"peak_mb": once[name][0]})
     return rows
+
+
+def _ready(one: Provider, device: str) -> Callable[[], object] | str:
+    """The call of a provider, warm; on a GPU, where not every provider takes every call, why it fails."""
+    try:
+        call = one.make()
+        call()
+        _wait(device)
+    except Exception as error:
+        if device == "cpu":
+            raise
+        return f"not run: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+    return call
+
+
+def _spread(column: str, found: tuple[float, float, float]) -> dict[str, float]:
+    """A ratio and its range, as columns."""
+    return dict(zip((column, f"{column}_low", f"{column}_high"), (round(value, 2) for value in found), strict=True))
 
 
 def side_by_side(
     calls: Mapping[str, Callable[[], object]], repeats: int, *, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Wall seconds of each call, one warm-up, then all of them in turn `repeats` times: A B C A B C ..."""
-    for call in calls.values():
-        call()
+    """Seconds of each call, warm by now, all of them in turn `repeats` times: A B C A B C ..."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -79,7 +106,10 @@ def ratio(seconds: list[float], base: list[float]) -> tuple[float, float, float]
 
 
 def peak_and_seconds(call: Callable[[], object], device: str = "cpu") -> tuple[float, float]:
-    """(peak MB during `call` above what was held before it, its wall seconds); run it in a fresh process."""
+    """(peak MB during `call` above what was held before it, its seconds).
+
+    On a CPU run it in a fresh process; on a GPU the allocator counts this call alone, whatever else is held.
+    """
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before, took = torch.cuda.memory_allocated(), seconds_of(call, device)
@@ -94,12 +124,22 @@ def peak_and_seconds(call: Callable[[], object], device: str = "cpu") -> tuple[f
 
 
 def seconds_of(call: Callable[[], object], device: str = "cpu") -> float:
-    """Wall seconds of one call, what it left running on the device included."""
-    _wait(device)
+    """Seconds of one call: by the wall on a CPU, on a GPU by its own events, from the launch to the last kernel."""
+    if device == "cuda":
+        return _seconds_on_device(call)
     start = time.perf_counter()
     call()
-    _wait(device)
     return time.perf_counter() - start
+
+
+def _seconds_on_device(call: Callable[[], object]) -> float:
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    stop.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(stop) / 1e3
 
 
 def free_bytes(device: str = "cpu") -> float:

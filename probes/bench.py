@@ -9,8 +9,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,111 +28,133 @@ from .batching import batch
 from .catalog import all_probes
 from .edits.edit import Edit
 from .forward import edited, observe
-from .loading import load
 from .models import Model
+from .probe import Probe
+from .random_models import RANDOM_MODELS
+from .rows import ChunkTables
 
-LAYERS, HEADS, VOCABULARY = 12, 12, 50257
-WIDTHS = (16, 64)
-"""Head sizes of the random model."""
-MODEL_LENGTHS = (512, 2048, 4096)
 USUAL_PROBES = ("entropy", "first_token_mass", "sink_rate", "effective_keys", "group_mass")
-EDITS = {
-    "a head of each layer zeroed": Edit("zero", [f"L{layer}H0" for layer in range(LAYERS)]),
-    "a head of each layer blocked from the first token": Edit(
-        "block", [f"L{layer}H0" for layer in range(LAYERS)], from_group="first"
-    ),
-    "every head blocked from the first token": Edit("block", from_group="first"),
-}
-"""Constant edits whose cost is timed."""
 OF_MODEL = ("model", "edits")
 TABLES = ("kernels", *OF_MODEL)
+REPEATS = {"cpu": 5, "cuda": 20}
 
 
 def bench(
     tables: Sequence[str] = (),
     *,
     lengths: Sequence[int] | None = None,
-    widths: Sequence[int] = WIDTHS,
-    repeats: int = 5,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    widths: Sequence[int] | None = None,
+    model: str = "gpt2",
+    repeats: int | None = None,
     threads: int = 2,
     device: str = "cpu",
     out: str | Path | None = None,
     report: Callable[[str], object] = lambda line: None,
 ) -> pd.DataFrame:
-    """The asked-for tables (default all) as one tidy frame; with `out`, also bench.parquet and bench.md there."""
+    """The asked-for tables (default all) as one tidy frame; with `out`, also bench.parquet and bench.md there.
+
+    `heads` and `kv_heads` are those of the calls of table `kernels`; `model` names one of `RANDOM_MODELS`.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, torch sees none; use --device cpu")
     torch.set_num_threads(threads)
-    kernels.check(device)
-    rows = []
+    kernels.check(kernels.SIZES[device], device)
+    rows: list[dict[str, Any]] = []
+    times = repeats or REPEATS[device]
 
     def measure(shape: dict[str, Any], providers: dict[str, Provider], once: Callable[..., Any], *place: Any) -> None:
         report(", ".join(f"{name} {value}" for name, value in shape.items()))
-        alone = partial(_alone, once, threads, *place)
-        rows.extend(shape | row for row in compare(providers, repeats, device=device, alone=alone))
+        alone = partial(_alone, once, threads, *place) if device == "cpu" else partial(_beside, providers, device)
+        against = kernels.AGAINST[device]
+        rows.extend(shape | row for row in compare(providers, times, device=device, alone=alone, against=against))
+        if out is not None:  # what is measured stays, whatever comes after it
+            _write(_frame(rows, threads, device), Path(out))
 
-    for length in (lengths or kernels.LENGTHS) if "kernels" in (tables or TABLES) else ():
-        measure(kernels.shape_of(length), kernels.providers(length, device), kernels.once, length, device)
+    for sizes in _sizes(device, lengths, heads, kv_heads, widths) if "kernels" in (tables or TABLES) else ():
+        for length in sizes.lengths:
+            measure(sizes.shape(length), kernels.providers(sizes, length, device), kernels.once, sizes, length, device)
+    kind = RANDOM_MODELS[model]
     for table in [one for one in OF_MODEL if one in (tables or TABLES)]:
-        for width in widths:
-            for length in lengths or MODEL_LENGTHS:
-                shape = {"table": table, "length": length, "heads": LAYERS * HEADS, "d_head": width}
-                providers = model_providers(table, width, length, device)
-                measure(shape, providers, model_once, table, width, length, device)
+        for width in widths or kind.widths:
+            for length in lengths or kind.lengths:
+                shape = {"table": table, "length": length, "heads": kind.layers * kind.heads, "d_head": width}
+                place = (table, model, width, length, device)
+                measure(shape, model_providers(*place), model_once, *place)
+    return _frame(rows, threads, device)
+
+
+def _sizes(
+    device: str, lengths: Sequence[int] | None, heads: int | None, kv_heads: int | None, widths: Sequence[int] | None
+) -> list[kernels.Sizes]:
+    """The calls of table `kernels`: the device's own sizes, or those asked for."""
+    usual = kernels.SIZES[device]
+    heads = heads or usual.heads
+    shared = kv_heads or heads
+    if heads % shared:
+        raise UserError(f"expected a number of kv heads that divides {heads} heads, got {shared}")
+    return [
+        replace(usual, lengths=tuple(lengths or usual.lengths), heads=heads, kv_heads=shared, width=width)
+        for width in (widths or (usual.width,))
+    ]
+
+
+def _frame(rows: list[dict[str, Any]], threads: int, device: str) -> pd.DataFrame:
     versions = {name: version(name) for name in ("torch", "transformers")}
-    frame = pd.DataFrame(rows).assign(threads=threads, device=device_name(device), **versions)
-    if out is not None:
-        _write(frame, Path(out))
-    return frame
+    return pd.DataFrame(rows).assign(threads=threads, device=device_name(device), **versions)
 
 
-def random_model(width: int, length: int, device: str = "cpu") -> Model:
-    """A random GPT-2 of 12 layers and 12 heads of `width`, with the real vocabulary; bfloat16 on a GPU."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=VOCABULARY, n_embd=HEADS * width, n_layer=LAYERS, n_head=HEADS, n_positions=length, bos_token_id=1,
-        eos_token_id=2,
-    )  # fmt: skip
-    network = GPT2LMHeadModel(config).eval()
-    torch.nn.Module.to(network, torch.device(device), torch.bfloat16 if device == "cuda" else torch.float32)
-    return load((network, None), check=False)
-
-
-def model_providers(table: str, width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
+def model_providers(table: str, name: str, width: int, length: int, device: str = "cpu") -> dict[str, Provider]:
     """The forwards compared at one size; logits of the last token alone, as headatlas runs it."""
-    model = random_model(width, length, device)
-    made = batch(model, torch.randint(5, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(0)))
-    plain = {"forward": Provider(lambda: partial(_forward, model, made))}
-    return plain | (_measuring if table == "model" else _editing)(model, made)
+    kind = RANDOM_MODELS[name]
+    model = kind.make(width, length, device)
+    ids = torch.randint(5, kind.vocabulary, (1, length), generator=torch.Generator().manual_seed(0))
+    plain = {"forward": Provider(lambda: partial(_forward, model, batch(model, ids)))}
+    return plain | (_measuring if table == "model" else _editing)(model, batch(model, ids))
 
 
 def _editing(model: Model, made: TokenBatch) -> dict[str, Provider]:
     """Forwards with a constant edit."""
+    one_each = [f"L{layer}H0" for layer in range(model.config.num_hidden_layers)]
+    edits = {
+        "a head of each layer zeroed": Edit("zero", one_each),
+        "a head of each layer blocked from the first token": Edit("block", one_each, from_group="first"),
+        "every head blocked from the first token": Edit("block", from_group="first"),
+    }
     return {
         f"forward with {name}": Provider(lambda one=one: partial(edited, model, made, [one], every_token=False))
-        for name, one in EDITS.items()
+        for name, one in edits.items()
     }
 
 
 def _measuring(model: Model, made: TokenBatch) -> dict[str, Provider]:
     """Forwards that measure, and what others hold for it."""
     probes = all_probes()
-    needs = {
-        "usual probes": frozenset().union(*(probes[name].needs for name in USUAL_PROBES)),
-        "every probe": frozenset().union(*(one.needs for one in probes.values())),
-        "every statistic": kernels.EVERYTHING,
+    asked = {"usual probes": [probes[name] for name in USUAL_PROBES], "every probe": list(probes.values())}
+    unlabelled = {name: [one for one in some if not one.groups] for name, some in asked.items()}
+    needs = {name: frozenset().union(*(one.needs for one in some)) for name, some in asked.items()}
+    needs["every statistic"] = kernels.EVERYTHING
+    heads = model.config.num_hidden_layers * model.config.num_attention_heads
+    maps = 4.0 * heads * made.input_ids.shape[1] ** 2  # type: ignore[union-attr]
+    found = {
+        f"forward with {name}": Provider(lambda one=one: partial(_observed, model, made, one))
+        for name, one in needs.items()
     }
-    maps = 4.0 * LAYERS * HEADS * made.input_ids.shape[1] ** 2  # type: ignore[union-attr]
-    return {
-        **{
-            f"forward with {name}": Provider(lambda asked=asked: partial(_observed, model, made, asked))
-            for name, asked in needs.items()
-        },
-        "output_attentions=True": Provider(lambda: partial(_maps, model, made), maps),
-        "TransformerLens run_with_cache (patterns)": Provider(lambda: _lens(model, made), 2 * maps),
+    found |= {
+        f"forward with {name} and what is read off": Provider(lambda some=some: partial(_read, model, made, some))
+        for name, some in unlabelled.items()
     }
+    found["output_attentions=True"] = Provider(lambda: partial(_maps, model, made), maps)
+    if find_spec("transformer_lens") is not None:
+        found["TransformerLens run_with_cache (patterns)"] = Provider(lambda: _lens(model, made), 2 * maps)
+    return found
+
+
+def _read(model: Model, made: TokenBatch, probes: list[Probe]) -> None:
+    """As `measure` does it, up to the store: statistics, and the reading of each layer by all that need no labels."""
+    tables = ChunkTables(tuple(probes), with_maps=False).open(0, [made.input_ids.shape[1]], 0)  # type: ignore[union-attr]
+    observe(model, made, tables.needs, on_layer=tables.add)
 
 
 def _observed(model: Model, made: TokenBatch, needs: frozenset[str]) -> None:
@@ -171,10 +195,16 @@ def _lens(model: Model, made: TokenBatch) -> Callable[[], object]:
     return call
 
 
-def model_once(table: str, width: int, length: int, device: str, provider: str) -> tuple[float, float]:
+def model_once(table: str, name: str, width: int, length: int, device: str, provider: str) -> tuple[float, float]:
     """(peak MB of one forward above the loaded model, its seconds); call it in a fresh process."""
-    model_providers(table, width, 64, device)[provider].make()()  # what is loaded and made once
-    return peak_and_seconds(model_providers(table, width, length, device)[provider].make(), device)
+    model_providers(table, name, width, 64, device)[provider].make()()  # what is loaded and made once
+    return peak_and_seconds(model_providers(table, name, width, length, device)[provider].make(), device)
+
+
+def _beside(providers: dict[str, Provider], device: str, name: str) -> tuple[float, float]:
+    """(MB, seconds) of a provider in this process, for a device whose allocator counts each call by itself."""
+    megabytes, seconds = peak_and_seconds(providers[name].make(), device)
+    return round(megabytes, 1), seconds
 
 
 def _alone(function: Callable[..., tuple[float, float]], threads: int, *arguments: Any) -> tuple[float, float]:

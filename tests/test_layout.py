@@ -20,7 +20,7 @@ DOWNHILL = {
     "circuits": {"probes", "kernels", "data"},
     "dashboards": {"data"},
 }
-VENDORED = {"build", "dist", "tests"}
+VENDORED = {"build", "dist", "tests", "benchmarks"}
 
 
 def sources():
@@ -168,6 +168,25 @@ def test_the_measuring_path_needs_no_dashboard(tmp_path):
     code = "import headatlas.probes.measure, headatlas.probes.verbs, headatlas.probes.look\nprint('fine')"
     without = ("duckdb", "plotly", "dash", "dash_mantine_components", "dash_ag_grid", "transformer_lens", "IPython")
     assert python(code, without=without, cwd=tmp_path) == "fine\n"
+
+
+def test_the_bench_needs_no_dashboard_and_no_other_workbench(tmp_path):
+    code = """
+from dataclasses import replace
+from headatlas.kernels import bench as kernels
+from headatlas.probes import bench
+from headatlas.probes.random_models import RANDOM_MODELS
+bench.find_spec = lambda name: None
+tiny = replace(RANDOM_MODELS["llama-8b"], layers=2, heads=4, kv_heads=2, vocabulary=60, feed_forward=40)
+RANDOM_MODELS["llama-8b"] = tiny
+made = kernels.providers(kernels.SIZES["cpu"], 64) | bench.model_providers("model", "llama-8b", 16, 70)
+for name, one in made.items():
+    if "compiled" not in name:
+        one.make()()
+print(len(made) > 10)
+"""
+    without = ("duckdb", "plotly", "dash", "dash_mantine_components", "dash_ag_grid", "transformer_lens", "IPython")
+    assert python(code, without=without, cwd=tmp_path) == "True\n"
 
 
 def test_reading_a_store_needs_no_torch(tmp_path):
