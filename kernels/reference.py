@@ -34,11 +34,11 @@ def materialised_logits(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
     batch, heads, queries, keys = inputs.shape
     key = inputs.key.double().repeat_interleave(inputs.repeats, dim=1)
     logits = inputs.scale * inputs.query.double() @ key.transpose(-1, -2)
-    if inputs.softcap is not None:
-        logits = inputs.softcap * torch.tanh(logits / inputs.softcap)
+    logits = inputs.capped(logits)
     if inputs.bias is not None:
         logits = logits + inputs.bias.double()
-    seen = inputs.visibility.block(slice(0, batch), 0, queries, 0, keys, logits.device)
+    example, row, column = (torch.arange(size, device=logits.device) for size in (batch, queries, keys))
+    seen = inputs.visibility.shows(example[:, None, None], row[None, :, None], column)
     return logits, seen[:, None].expand(batch, heads, queries, keys)
 
 
@@ -144,9 +144,7 @@ def _tail_estimate(inputs: AttentionInputs, visible: Tensor, size: int) -> Tenso
             columns = columns[pairs[0].any(0)]
             if not len(columns):
                 continue
-            logits[:, block] = inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1)
-            if inputs.softcap is not None:
-                logits[:, block] = inputs.softcap * torch.tanh(logits[:, block] / inputs.softcap)
+            logits[:, block] = inputs.capped(inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1))
             added = bias[example][:, tail[example]][..., columns]
             known = pairs[..., pairs[0].any(0)] & added.isfinite()
             mean = torch.where(known, added, 0.0).sum((1, 2)) / known.sum((1, 2))

@@ -28,6 +28,8 @@ BLOCK_SIZE = 64
 """Rows and columns of one cell of a pooled map, counted from the first real token (see `aligned.py`)."""
 NOTHING = 1e-30
 """A key that receives no more than this receives nothing: float32 could not say from whom."""
+FLOOR = -1e29
+"""A logit of no more bits than this weighs nothing."""
 
 
 @dataclass(frozen=True)
