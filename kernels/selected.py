@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
-from .stats import split_name
+from .stats import LOWEST, split_name
 
 BASES = frozenset({"start_mass", "tail_weights", "tail_estimate", "value_norm"})
 """Fields found here."""
@@ -122,7 +122,7 @@ def _tail_estimate(inputs: AttentionInputs, dtype: torch.dtype, size: int) -> Te
     logits = inputs.capped(inputs.scale * (query.unflatten(1, (-1, inputs.repeats)) @ pooled).flatten(1, 2))
     if inputs.bias is not None:
         bias = _bias_rows(inputs.bias, rows.clamp(min=0)).to(dtype)
-        known = pairs & bias.isfinite()
+        known = pairs & (bias > LOWEST)
         number = _by_block(known.to(dtype).sum(2), block, blocks)
         total = _by_block(torch.where(known, bias, 0.0).sum(2), block, blocks)
         logits = logits + torch.where(number > 0, total / number.clamp(min=1), -torch.inf)
