@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from . import prepared
+from .distances import Distances
 from .inputs import AttentionInputs
 from .matches import Matches
 from .prepared import Prepared
-from .stats import BLOCK_SIZE, split_name
+from .stats import BLOCK_SIZE
 
 HIDDEN = -1e30
 """A masked logit: finite, so that weight * logit is 0 and not NaN."""
@@ -42,13 +43,6 @@ class Block:
     stop: int
     low: int
     high: int
-    made: dict[str, Tensor] = field(default_factory=dict)
-
-    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """What `make` gives, made for the first head and kept for the others."""
-        if name not in self.made:
-            self.made[name] = make()
-        return self.made[name]
 
     @property
     def inputs(self) -> AttentionInputs:
@@ -61,68 +55,32 @@ class Block:
         return self.inputs.query.device
 
     @cached_property
-    def hidden(self) -> list[tuple[int, int, Tensor]]:
-        """[(first, last, bool [batch or 1, query, key])]: key ranges, relative to low, where something is hidden."""
-        view = self.inputs.visibility
-        first, last = (self.high, self.high) if view.irregular else view.full_range(*self._span)
-        ranges = [(self.low, first), (last, self.high)]
-        return [
-            (a - self.low, b - self.low, ~view.block(self.batches, self.start, self.stop, a, b, self.device))
-            for a, b in ranges
-            if a < b
-        ]
+    def edges(self) -> list[tuple[int, int, Tensor]]:
+        """[(first, last, bool [batch or 1, query, key])]: key ranges, relative to low, where not every key is shown."""
+        view, size = self.inputs.visibility, self.high - self.low
+        first, last = view.full_range(self.start, self.stop, self.low, self.high)
+        ranges = [(0, size)] if view.irregular else [(0, first - self.low), (last - self.low, size)]
+        batch, query, key = (
+            torch.arange(start, stop, device=self.device)
+            for start, stop in ((self.batches.start, self.batches.stop), (self.start, self.stop), (self.low, self.high))
+        )
+        batch, query = batch[:, None, None], query[None, :, None]
+        return [(low, high, view.shows(batch, query, key[low:high])) for low, high in ranges if low < high]
 
     @cached_property
     def floors(self) -> list[tuple[int, int, Tensor]]:
-        """`hidden` as numbers to add to logits, HIDDEN or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
-        return [(low, high, hidden[:, None, None].to(self.whole.dtype) * HIDDEN) for low, high, hidden in self.hidden]
+        """`edges` as numbers to add to logits, HIDDEN or 0, [batch or 1, 1, 1, query, key]: faster than filling."""
+        return [(low, high, (~shown)[:, None, None].to(self.whole.dtype) * HIDDEN) for low, high, shown in self.edges]
 
     @cached_property
     def seen(self) -> list[tuple[int, int, Tensor]]:
-        """`hidden` as numbers to multiply with, 0 or 1, [batch or 1, 1, 1, query, key]."""
-        return [(low, high, (~hidden)[:, None, None].to(self.whole.dtype)) for low, high, hidden in self.hidden]
-
-    @property
-    def _span(self) -> tuple[int, int, int, int]:
-        return self.start, self.stop, self.low, self.high
+        """`edges` as numbers to multiply with, 0 or 1, [batch or 1, 1, 1, query, key]."""
+        return [(low, high, shown[:, None, None].to(self.whole.dtype)) for low, high, shown in self.edges]
 
     @cached_property
-    def visible_keys(self) -> Tensor:
-        """[batch or 1, query], number of visible keys."""
-        count = torch.full((1, self.stop - self.start), self.high - self.low, device=self.device)
-        for _, _, hidden in self.hidden:
-            count = count - hidden.sum(-1)
-        return count
-
-    @cached_property
-    def empty(self) -> Tensor | None:
-        """bool [batch or 1, query] of queries that see nothing, or None where there are none."""
-        if not self.inputs.visibility.may_hide_all(self.start, self.stop, self.inputs.shape[3]):
-            return None
-        empty = self.visible_keys == 0
-        return empty if bool(empty.any()) else None
-
-    @cached_property
-    def near(self) -> tuple[int, int]:
-        """Keys, relative to low, close enough that distances are summed one by one: no rounding against far keys."""
-        position = self.inputs.visibility.offset
-        low = max(self.low, min(self.high, self.start + position - self.whole.near))
-        high = max(low, min(self.high, self.stop + position + self.whole.near))
-        return low - self.low, (self.high if self.inputs.visibility.causal else high) - self.low
-
-    @cached_property
-    def near_columns(self) -> dict[str, Tensor]:
-        """By name, what each near key counts for, [query, near key]: all terms positive, so nothing cancels."""
-        low, high = self.near
-        distance = self.offsets(low, high).abs()
-        make = {
-            "mean_distance": lambda _: distance,
-            "mean_square_distance": lambda _: distance.square(),
-            "clipped_distance": lambda words: distance.clamp(max=int(words[0])),
-            "window_mass": lambda words: (distance < int(words[0])).to(distance.dtype),
-        }
-        names = {name: split_name(name) for name in self.whole.near_fields}
-        return {name: make[base](words) for name, (base, words) in names.items()}
+    def distances(self) -> Distances:
+        """How far each key is from each query."""
+        return Distances(self)
 
     @cached_property
     def positions(self) -> tuple[Tensor, Tensor]:
@@ -141,18 +99,7 @@ class Block:
         """[batch, column, key] with the far columns of this block written in."""
         assert self.whole.linear is not None
         columns = self.whole.linear[self.batches, :, self.low : self.high]
-        near_low, near_high = self.near
-        first = self.start + self.inputs.visibility.offset - self.low
-        for side, region, anchor, sign in (
-            ("left", slice(0, near_low), first, 1),
-            ("right", slice(near_high, self.high - self.low), first + self.stop - self.start - 1, -1),
-        ):
-            if side in self.whole.columns:
-                here = columns[:, self.whole.columns[side]]
-                here.zero_()
-                keys = torch.arange(region.start, region.stop, device=self.device, dtype=self.whole.dtype)
-                gap = sign * (anchor - keys)
-                here[..., region] = torch.stack([torch.ones_like(gap), gap, gap.square()])
+        self.distances.write_far(self, columns)
         return columns
 
     @cached_property

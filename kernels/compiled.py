@@ -17,20 +17,19 @@ from inspect import signature
 import torch
 from torch import Tensor
 
-from .stats import BLOCK_SIZE, split_name
+from .distances import NEAR
+from .stats import BLOCK_SIZE, FLOOR, parameters
 
-SEEN = -5e29
-"""What is not above this is hidden: half of block.HIDDEN."""
 Sum = Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]
 SUMS: dict[str, Sum] = {
     "sum_squares": lambda weights, *_: weights.square().sum(-1).sqrt(),
     "logit_sum": lambda _, shifted, *rest: shifted.sum(-1),
     "logit_sum_squares": lambda _, shifted, *rest: shifted.square().sum(-1).sqrt(),
     "entropy": lambda weights, shifted, *_: (weights * shifted).sum(-1),
-    "mean_distance": lambda weights, _, gap, words: (weights * gap).sum(-1),
-    "mean_square_distance": lambda weights, _, gap, words: (weights * gap.square()).sum(-1),
-    "clipped_distance": lambda weights, _, gap, words: (weights * gap.clamp(max=words[0])).sum(-1),
-    "window_mass": lambda weights, _, gap, words: torch.where(gap < words[0], weights, 0.0).sum(-1),
+    **{
+        base: lambda weights, _, gap, words, factor=factor: (weights * factor(gap, *words)).sum(-1)
+        for base, factor in NEAR.items()
+    },
 }
 """What `rows.COLLECT` sums for these statistics, from (weights, shifted, |i - j|, parameters)."""
 Wanted = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -40,8 +39,7 @@ Wanted = tuple[tuple[str, str, tuple[int, ...]], ...]
 @cache
 def wanted(needs: frozenset[str]) -> Wanted:
     """What of `needs` is a sum of the pass."""
-    named = [(name, *split_name(name)) for name in sorted(needs)]
-    return tuple((name, base, tuple(map(int, words))) for name, base, words in named if base in SUMS)
+    return tuple((name, base, words) for base in SUMS for name, words in parameters(needs, base))
 
 
 def one_pass(
@@ -54,7 +52,7 @@ def one_pass(
     `logits` [row, key] are in bits, hidden cells at HIDDEN or below; `query` [row] and `key` [key] are positions.
     """
     peak = logits.amax(-1)
-    seen = logits > SEEN
+    seen = logits > FLOOR
     shifted = torch.where(seen, logits - peak[:, None], 0.0)
     weights = torch.where(seen, torch.exp2(shifted), 0.0)
     gap = (query[:, None] - key).abs()

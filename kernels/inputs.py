@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Rule = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""rule(batch [b, 1, 1], query [1, q, 1], key [1, 1, k]) -> bool [b or 1, q, k]: may this query see this key?"""
+"""rule(batch, query, key) -> bool: may this query see this key? Index tensors that broadcast, as does the answer."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,18 @@ class Visibility:
         last = high if self.after is None else min(high, start + self.offset + self.after + 1)
         return (first, last) if first < last else (high, high)
 
-    def block(self, batches: slice, start: int, stop: int, low: int, high: int, device: torch.device) -> Tensor:
-        """The rule as bool [batch or 1, query, key] for queries start..stop-1 and keys low..high-1."""
-        query = torch.arange(start, stop, device=device)[None, :, None] + self.offset
-        key = torch.arange(low, high, device=device)[None, None, :]
-        seen = torch.ones(1, stop - start, high - low, dtype=torch.bool, device=device)
+    def shows(self, batch: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """bool: does query i of an example see key j? Indices that broadcast; from -1, and at -1, nothing is seen."""
+        seen = (query >= 0) & (key >= 0)
         if self.before is not None:
-            seen = seen & (query - key <= self.before)
+            seen = seen & (key >= query + (self.offset - self.before))
         if self.after is not None:
-            seen = seen & (key - query <= self.after)
+            seen = seen & (key <= query + (self.offset + self.after))
         if self.key_mask is not None:
-            seen = seen & self.key_mask[batches, None, low:high]
+            seen = seen & self.key_mask[batch, key.clamp(min=0)]
         if self.rule is not None:
-            batch = torch.arange(batches.start, batches.stop, device=device)[:, None, None]
-            seen = seen & self.rule(batch, query - self.offset, key)
+            seen = seen & self.rule(batch, query.clamp(min=0), key.clamp(min=0))
         return seen
-
-    def may_hide_all(self, start: int, stop: int, key_count: int) -> bool:
-        """Whether some query start..stop-1 may see nothing: by a mask, or because its band misses the keys."""
-        misses_left = self.after is not None and start + self.offset + self.after < 0
-        misses_right = self.before is not None and stop - 1 + self.offset - self.before >= key_count
-        return self.irregular or misses_left or misses_right
 
     @property
     def irregular(self) -> bool:
@@ -116,6 +107,10 @@ class AttentionInputs:
                 "attention inputs: expected key [batch, kv_head, key, d_head] with the query's batch and d_head and a "
                 f"kv_head that divides head; query is {list(self.query.shape)}, key is {list(self.key.shape)}"
             )
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """softcap tanh(logits / softcap); the logits themselves in a call without a cap."""
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

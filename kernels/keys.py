@@ -7,29 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .counts import band_count, block_count
+from .counts import block_count
+from .distances import band_mean
 from .prepared import BITS, Prepared
 from .rows import spread
 from .stats import BLOCK_SIZE, NOTHING, split_name
 from .tile import Tile
 
-Arguments = tuple[str, ...]
 
-
-def _future(tile: Tile, arguments: Arguments, sums: Tensor) -> None:
-    """Sums over the real queries of the band; the mean is taken at the end."""
-    low, high = map(int, arguments)
-    block = tile.block
-    position = block.inputs.visibility.offset - block.low
-    first = max(0, block.start + position - high)
-    last = max(first, min(tile.shape[-1], block.stop + position - low))
-    band = block.once(f"band {low} {high}", lambda: _band(block.offsets(first, last), low, high))
-    scratch = block.whole.buffer("scratch", *tile.shape[:-1], last - first)
-    inside = torch.mul(tile.weights[..., first:last], band, out=scratch)
-    sums[..., first:last].add_(tile.over_queries(inside))
-
-
-def _received_information(tile: Tile, _: Arguments, sums: Tensor) -> None:
+def _received_information(tile: Tile, _: str, sums: Tensor) -> None:
     """sums [..., (sum_i p_ij, sum_i p_ij log2 p_ij), key], log2 p = shifted + log2 norm."""
     sums[..., 0, :].add_(tile.received_by_label.sum(-2))
     sums[..., 1, :].add_(tile.column_sums[..., -1, :]).add_(tile.over_queries(tile.information))
@@ -41,10 +27,6 @@ def received_entropy(received: Tensor, information: Tensor) -> Tensor:
     return torch.where(received > NOTHING, (some.log2() - information / some) / BITS, 0.0)
 
 
-def _band(offsets: Tensor, low: int, high: int) -> Tensor:
-    return ((offsets >= low) & (offsets <= high)).to(offsets.dtype)
-
-
 def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
     """values [..., query, key block], normalised, of real queries alone, as [..., query block, query, key block]."""
     values = values * tile.share[..., None]
@@ -53,17 +35,17 @@ def _by_query_blocks(tile: Tile, values: Tensor) -> Tensor:
     return values.unflatten(-2, (-1, BLOCK_SIZE))
 
 
-KEYS: dict[str, Callable[[Tile, Arguments, Tensor], object]] = {
+KEYS: dict[str, Callable[[Tile, str, Tensor], object]] = {
     "received": lambda tile, _, sums: sums.add_(tile.received_by_label.sum(-2)),
     "received_by_group": lambda tile, _, sums: sums.add_(tile.received_by_label),
     "received_entropy": _received_information,
-    "future_average": _future,
+    "future_average": lambda tile, name, sums: tile.block.distances.add_band(tile, name, sums),
 }
 """Key statistics: each adds one tile's share to the sums of its keys, [batch, kv_head, repeat, ..., key]."""
 
-MAPS: dict[str, Callable[[Tile, Arguments], Tensor]] = {
-    "pooled_mean": lambda tile, _: _by_query_blocks(tile, tile.by_blocks("sum")).sum(-2),
-    "pooled_max": lambda tile, _: _by_query_blocks(tile, tile.block_maxima).amax(-2),
+MAPS: dict[str, Callable[[Tile], Tensor]] = {
+    "pooled_mean": lambda tile: _by_query_blocks(tile, tile.by_blocks("sum")).sum(-2),
+    "pooled_max": lambda tile: _by_query_blocks(tile, tile.block_maxima).amax(-2),
 }
 """Block statistics: [batch, kv_head, repeat, query block, key block] of one tile; means are taken at the end."""
 
@@ -90,12 +72,12 @@ class Keys:
         """Add what one tile says."""
         block = tile.block
         for name, values in self.values.items():
-            base, arguments = split_name(name)
+            base, _ = split_name(name)
             here = values[tile.place[:3]]
             if base in KEYS:
-                KEYS[base](tile, arguments, here[..., block.low : block.high])
+                KEYS[base](tile, name, here[..., block.low : block.high])
                 continue
-            cells = MAPS[base](tile, arguments)
+            cells = MAPS[base](tile)
             row, column = block.start // BLOCK_SIZE, block.low // BLOCK_SIZE
             here[..., row : row + cells.shape[-2], column : column + cells.shape[-1]] = cells
 
@@ -108,8 +90,7 @@ class Keys:
         if base == "received_entropy":
             return received_entropy(*values.unbind(-2))
         if base == "future_average":
-            count = band_count(inputs, *map(int, arguments)).to(values.dtype)[:, None]
-            return torch.where(count > 0, values / count.clamp(min=1), 0.0)
+            return band_mean(inputs, values, *map(int, arguments))
         if base == "pooled_mean":
             return values / block_count(inputs).clamp(min=1)[:, None, :, None]
         return values

@@ -82,16 +82,11 @@ class Matches:
 def _kept(block: Block, pairs: Pairs, shift: int) -> Pairs:
     """The pairs that are visible and of two positions, relative to the block."""
     batch, query, key = pairs
-    view, key = block.inputs.visibility, key + shift
-    gap = query + block.start + view.offset - key
-    keep = (gap != -shift) & (key >= block.low) & (key < block.high)
-    if view.before is not None:
-        keep &= gap <= view.before
-    if view.after is not None:
-        keep &= gap >= -view.after
-    if view.key_mask is not None:
-        keep &= view.key_mask[batch + block.batches.start, key.clamp(max=view.key_mask.shape[1] - 1)]
-    return batch[keep], query[keep], key[keep] - block.low
+    batch, query, key = batch + block.batches.start, query + block.start, key + shift
+    view = block.inputs.visibility
+    keep = (key >= block.low) & (key < block.high) & (query + view.offset != key - shift)
+    keep &= view.shows(batch, query, key.clamp(max=block.high - 1))
+    return batch[keep] - block.batches.start, query[keep] - block.start, key[keep] - block.low
 
 
 def _compared(block: Block, query: Tensor, key: Tensor, shift: int) -> Tensor:
@@ -101,6 +96,6 @@ def _compared(block: Block, query: Tensor, key: Tensor, shift: int) -> Tensor:
     same &= (before >= 0)[:, None]
     itself = block.start + block.inputs.visibility.offset + shift - block.low
     torch.diagonal(same, itself, dim1=1, dim2=2).fill_(False)
-    for low, high, hidden in block.hidden:
-        same[..., low:high] &= ~hidden
+    for low, high, shown in block.edges:
+        same[..., low:high] &= shown
     return same

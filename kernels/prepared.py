@@ -11,20 +11,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .distances import FAR_COLUMNS, far_sides
 from .inputs import AttentionInputs
 from .matches import Lookup
-from .stats import BLOCK_SIZE, split_name
+from .stats import BLOCK_SIZE
 
 ROW_BLOCK = 256
 """Queries of one tile; a multiple of BLOCK_SIZE."""
 TILE_ELEMENTS = 1 << 21
 """Elements of one tile, 8 MB in float32: smaller ones stay in cache, larger ones take fewer steps of Python."""
-NEAR_FIELDS = ("mean_distance", "mean_square_distance", "clipped_distance", "window_mass")
-"""Statistics that look one by one at the keys of a query's block, and as far beyond as their parameter says."""
 BITS = math.log2(math.e)
 """Bits of a nat."""
-FAR_COLUMNS = 3
-"""Linear columns of one far side: 1, distance, distance squared."""
 
 
 class Prepared:
@@ -37,8 +34,6 @@ class Prepared:
         self.query = inputs.query.unflatten(1, (-1, inputs.repeats))
         self.centre = None if inputs.softcap is not None else inputs.key.mean(2, keepdim=True, dtype=dtype)
         self.value = inputs.value.to(dtype).contiguous() if "output" in needs else None  # type: ignore[union-attr]
-        self.near_fields = [name for name in sorted(needs) if split_name(name)[0] in NEAR_FIELDS]
-        self.near = max([0, *(int(word) for name in self.near_fields for word in split_name(name)[1])])
         self.query_labels = inputs.labels("query").unique()
         self.columns: dict[str, slice] = {}
         self.linear = self._linear_columns()
@@ -70,14 +65,6 @@ class Prepared:
         """||v_j||, [batch, kv_head, 1, key]."""
         return self.inputs.value.to(self.dtype).norm(dim=-1)[:, :, None]  # type: ignore[union-attr]
 
-    def edge(self, side: str) -> Tensor:
-        """Distance of each query to the first (or last) query of its block, [query]."""
-        queries, rows = self.query.shape[3], min(self.row_block(), self.query.shape[3])
-        index = torch.arange(queries, device=self.query.device)
-        start = index - index % rows
-        edge = index - start if side == "left" else (start + rows).clamp(max=queries) - 1 - index
-        return edge.to(self.dtype)
-
     def _linear_columns(self) -> Tensor | None:
         """[batch, column, key]: what weights @ columns.mT must yield, but for what blocks and tiles still write in.
 
@@ -95,12 +82,9 @@ class Prepared:
             if name in self.needs:
                 parts.append(groups)
                 self._add_column(name, groups.shape[1])
-        distances = ("mean_distance", "mean_square_distance", "clipped_distance")
-        if not self.compiled and any(split_name(name)[0] in distances for name in self.needs):
-            sides = ("left",) if inputs.visibility.causal else ("left", "right")
-            parts.append(groups.new_zeros(batch, FAR_COLUMNS * len(sides), keys))
-            for side in sides:
-                self._add_column(side, FAR_COLUMNS)
+        for side in () if self.compiled else far_sides(inputs, self.needs):
+            parts.append(groups.new_zeros(batch, FAR_COLUMNS, keys))
+            self._add_column(side, FAR_COLUMNS)
         if not parts:
             return None
         count = sum(part.shape[1] for part in parts)

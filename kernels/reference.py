@@ -12,20 +12,21 @@ from torch import Tensor
 from .aligned import leading_padding
 from .inputs import AttentionInputs
 from .selected import start_keys, tail_queries
-from .stats import BLOCK_SIZE, NOTHING, parameters, split_name
+from .stats import BLOCK_SIZE, LOWEST, NOTHING, parameters, split_name
 
 
 def reference_stats(inputs: AttentionInputs, needs: frozenset[str]) -> dict[str, Tensor]:
     """Every field of `needs` from the materialised weights, float64."""
     logits, visible = materialised_logits(inputs)
-    masked = logits.masked_fill(~visible, -torch.inf)
+    weighs = visible & (logits > LOWEST)
+    masked = logits.masked_fill(~weighs, -torch.inf)
     everything = masked
     if inputs.sink_logits is not None:
         sink = inputs.sink_logits.double().view(1, -1, 1, 1).expand(*masked.shape[:3], 1)
         everything = torch.cat([masked, sink], dim=-1)
     logsumexp = everything.logsumexp(-1)
-    weights = torch.exp(masked - logsumexp[..., None]).masked_fill(~visible, 0.0)
-    empty = ~visible.any(-1)
+    weights = everything.softmax(-1)[..., : masked.shape[-1]].masked_fill(~weighs, 0.0)
+    empty = ~weighs.any(-1)
     return statistics_of_weights(inputs, needs, weights, masked, logsumexp.masked_fill(empty, -torch.inf), visible)
 
 
@@ -34,11 +35,11 @@ def materialised_logits(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
     batch, heads, queries, keys = inputs.shape
     key = inputs.key.double().repeat_interleave(inputs.repeats, dim=1)
     logits = inputs.scale * inputs.query.double() @ key.transpose(-1, -2)
-    if inputs.softcap is not None:
-        logits = inputs.softcap * torch.tanh(logits / inputs.softcap)
+    logits = inputs.capped(logits)
     if inputs.bias is not None:
         logits = logits + inputs.bias.double()
-    seen = inputs.visibility.block(slice(0, batch), 0, queries, 0, keys, logits.device)
+    example, row, column = (torch.arange(size, device=logits.device) for size in (batch, queries, keys))
+    seen = inputs.visibility.shows(example[:, None, None], row[None, :, None], column)
     return logits, seen[:, None].expand(batch, heads, queries, keys)
 
 
@@ -144,11 +145,9 @@ def _tail_estimate(inputs: AttentionInputs, visible: Tensor, size: int) -> Tenso
             columns = columns[pairs[0].any(0)]
             if not len(columns):
                 continue
-            logits[:, block] = inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1)
-            if inputs.softcap is not None:
-                logits[:, block] = inputs.softcap * torch.tanh(logits[:, block] / inputs.softcap)
+            logits[:, block] = inputs.capped(inputs.scale * (query * key[example][:, columns].mean(1)).sum(-1))
             added = bias[example][:, tail[example]][..., columns]
-            known = pairs[..., pairs[0].any(0)] & added.isfinite()
+            known = pairs[..., pairs[0].any(0)] & (added > LOWEST)
             mean = torch.where(known, added, 0.0).sum((1, 2)) / known.sum((1, 2))
             logits[:, block] += mean.nan_to_num(-torch.inf, neginf=-torch.inf)
         out[example] = logits.softmax(-1).nan_to_num(0.0)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .block import Block
 from .counts import visible_keys
-from .prepared import BITS, NEAR_FIELDS, Prepared, above_peak, normaliser
+from .distances import NEAR, concluded
+from .prepared import BITS, Prepared, above_peak, normaliser
 from .stats import split_name
 from .tile import Tile
 
@@ -23,7 +24,7 @@ COLLECT: dict[str, Callable[[Tile, str], Tensor]] = {
     "logit_sum": lambda tile, _: tile.shifted.sum(-1),
     "logit_sum_squares": lambda tile, _: torch.linalg.vector_norm(tile.shifted, dim=-1),
     "entropy": lambda tile, _: tile.information.sum(-1),
-    **dict.fromkeys(NEAR_FIELDS, Tile.near),
+    **dict.fromkeys(NEAR, lambda tile, name: tile.block.distances.near(tile, name)),
     "weight_at": lambda tile, name: tile.weight_at(split_name(name)[1][0]),
     "argmax_key": lambda tile, _: tile.argmax_key(),
     "output": lambda tile, _: tile.output(),
@@ -58,7 +59,7 @@ class Rows:
     def enter(self, block: Block) -> None:
         """What a block knows of its queries, whatever the head."""
         if self.ruled is not None:
-            self.ruled[block.batches, block.start : block.stop] = block.visible_keys
+            self.ruled[block.batches, block.start : block.stop] = block.edges[0][2].sum(-1)  # a rule may hide any key
 
     def collect(self, tile: Tile) -> None:
         """Put the sums of one tile where they belong."""
@@ -111,14 +112,6 @@ class Rows:
         """-sum p ln p = (logsumexp - peak) mass - sum p (z - peak)."""
         return (self.above * self.normalised("total") - self.normalised("entropy")) / BITS
 
-    def distance(self, name: str, far: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Near keys one by one, and far(edge, sums) for each far side, edge the distance to where it begins."""
-        total = self.sums[name]
-        for side in ("left", "right"):
-            if side in self.whole.columns:
-                total = total + far(self.whole.edge(side), self.sums["linear"][..., self.whole.columns[side]])
-        return total * self.norm
-
     def by_group(self, name: str) -> Tensor:
         """Columns of the labels that occur, spread over all groups."""
         values = self.sums["linear"][..., self.whole.columns[name]] * self.norm[..., None]
@@ -135,12 +128,7 @@ CONCLUDE: dict[str, Callable[[Rows, str, tuple[str, ...]], Tensor]] = {
     "sum_squares": lambda rows, name, _: rows.normalised(name).square(),
     "logit_sum": lambda rows, name, _: rows.sums[name] / BITS,
     "logit_sum_squares": lambda rows, name, _: (rows.sums[name] / BITS).square(),
-    "mean_distance": lambda rows, name, _: rows.distance(name, lambda edge, far: edge * far[..., 0] + far[..., 1]),
-    "mean_square_distance": lambda rows, name, _: rows.distance(
-        name, lambda edge, far: edge.square() * far[..., 0] + 2 * edge * far[..., 1] + far[..., 2]
-    ),
-    "clipped_distance": lambda rows, name, words: rows.distance(name, lambda _, far: int(words[0]) * far[..., 0]),
-    "window_mass": lambda rows, name, _: rows.normalised(name),
+    **dict.fromkeys(NEAR, concluded),
     "weight_at": lambda rows, name, _: rows.normalised(name),
     "duplicate_mass": lambda rows, name, _: rows.normalised(name),
     "induction_mass": lambda rows, name, _: rows.normalised(name),

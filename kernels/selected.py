@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .inputs import AttentionInputs
-from .stats import split_name
+from .stats import LOWEST, split_name
 
 BASES = frozenset({"start_mass", "tail_weights", "tail_estimate", "value_norm"})
 """Fields found here."""
@@ -96,9 +96,7 @@ def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Ten
     query = _picked(inputs.query, row).unflatten(1, (-1, inputs.repeats)).to(logsumexp.dtype)
     chosen = inputs.key if keys is None else _picked(inputs.key, keys.clamp(min=0))
     logits = query.flatten(2, 3) @ chosen.to(logsumexp.dtype).mT
-    logits = logits.mul_(inputs.scale).unflatten(2, (inputs.repeats, -1)).flatten(1, 2)
-    if inputs.softcap is not None:
-        logits = logits.div_(inputs.softcap).tanh_().mul_(inputs.softcap)
+    logits = inputs.capped(logits.mul_(inputs.scale)).unflatten(2, (inputs.repeats, -1)).flatten(1, 2)
     if inputs.bias is not None:
         taken = _bias_rows(inputs.bias, row)
         if keys is not None:
@@ -106,8 +104,6 @@ def _weights(inputs: AttentionInputs, logsumexp: Tensor, rows: Tensor, keys: Ten
         logits += taken
     known = logsumexp.gather(2, row[:, None].expand(-1, logsumexp.shape[1], -1))
     known = known.masked_fill(known == -torch.inf, torch.inf)
-    if keys is None:
-        keys = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
     return logits.sub_(known[..., None]).exp_().masked_fill_(~_seen(inputs, rows, keys)[:, None], 0.0)
 
 
@@ -119,17 +115,14 @@ def _tail_estimate(inputs: AttentionInputs, dtype: torch.dtype, size: int) -> Te
     real = (rows >= 0).to(dtype)
     query = torch.einsum("bhrd,br->bhd", _picked(inputs.query, rows.clamp(min=0)).to(dtype), real)
     query = query / real.sum(1).clamp(min=1)[:, None, None]
-    every = torch.arange(inputs.shape[3], device=rows.device).expand(rows.shape[0], -1)
-    pairs = _seen(inputs, rows, every)[:, None]  # [batch, 1, row, key]
+    pairs = _seen(inputs, rows, None)[:, None]  # [batch, 1, row, key]
     seen = pairs.any(2).to(dtype)  # [batch, 1, key]
     count = _by_block(seen, block, blocks)
     pooled = _by_block((inputs.key.to(dtype) * seen[..., None]).mT, block, blocks) / count.clamp(min=1)[:, :, None]
-    logits = inputs.scale * (query.unflatten(1, (-1, inputs.repeats)) @ pooled).flatten(1, 2)
-    if inputs.softcap is not None:
-        logits = inputs.softcap * torch.tanh(logits / inputs.softcap)
+    logits = inputs.capped(inputs.scale * (query.unflatten(1, (-1, inputs.repeats)) @ pooled).flatten(1, 2))
     if inputs.bias is not None:
         bias = _bias_rows(inputs.bias, rows.clamp(min=0)).to(dtype)
-        known = pairs & bias.isfinite()
+        known = pairs & (bias > LOWEST)
         number = _by_block(known.to(dtype).sum(2), block, blocks)
         total = _by_block(torch.where(known, bias, 0.0).sum(2), block, blocks)
         logits = logits + torch.where(number > 0, total / number.clamp(min=1), -torch.inf)
@@ -164,19 +157,9 @@ def _picked(tensor: Tensor, index: Tensor) -> Tensor:
     return tensor.gather(2, index[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[-1]))
 
 
-def _seen(inputs: AttentionInputs, rows: Tensor, keys: Tensor) -> Tensor:
-    """bool [batch, row, key]: both exist and the query may see the key."""
-    view = inputs.visibility
-    query, key = rows[:, :, None], keys[:, None, :]
-    seen = (query >= 0) & (key >= 0)
-    gap = query + view.offset - key
-    if view.before is not None:
-        seen = seen & (gap <= view.before)
-    if view.after is not None:
-        seen = seen & (gap >= -view.after)
-    if view.key_mask is not None:
-        seen = seen & view.key_mask.gather(1, keys.clamp(min=0))[:, None]
-    if view.rule is not None:
-        batch = torch.arange(rows.shape[0], device=rows.device)[:, None, None]
-        seen = seen & view.rule(batch, query.clamp(min=0), key.clamp(min=0))
-    return seen
+def _seen(inputs: AttentionInputs, rows: Tensor, keys: Tensor | None) -> Tensor:
+    """bool [batch, row, key], False at -1; of all keys without `keys`."""
+    batch, _, _, count = inputs.shape
+    keys = torch.arange(count, device=rows.device)[None] if keys is None else keys
+    examples = torch.arange(batch, device=rows.device)[:, None, None]
+    return inputs.visibility.shows(examples, rows[:, :, None], keys[:, None, :])

@@ -3,11 +3,13 @@
 Weights of one row: p_ij = exp(z_ij - logsumexp_i), z_ij = cap(scale q_i . k_j) + bias_ij over the keys j that query i
 can see.
 A learned sink logit takes part in logsumexp but is no key, so there the weights of a row sum to less than 1.
-A row without any visible key is *empty*: `visible_keys` is 0, `logsumexp` and `max_logit` are -inf, everything else 0.
+A row in which no visible key has a logit above LOWEST is *empty*: `logsumexp` and `max_logit` are -inf, and all else is
+0 but for counts of visible keys. Sums of logits are not defined in rows with a logit of LOWEST or less.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -28,6 +30,10 @@ BLOCK_SIZE = 64
 """Rows and columns of one cell of a pooled map, counted from the first real token (see `aligned.py`)."""
 NOTHING = 1e-30
 """A key that receives no more than this receives nothing: float32 could not say from whom."""
+FLOOR = -1e29
+"""A logit of no more bits than this weighs nothing, as one of -inf does: so masks are written as numbers."""
+LOWEST = FLOOR * math.log(2)
+"""FLOOR in nats."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from . import prepared
 from .block import HIDDEN, Block
 from .compiled import compiled_pass, wanted
 from .prepared import BITS, normaliser
-from .stats import BLOCK_SIZE
+from .stats import BLOCK_SIZE, FLOOR
 
 
 def tiles_of(block: Block) -> Iterator[Tile]:
@@ -92,15 +92,13 @@ class Tile:
     def _weigh(self, logits: Tensor) -> None:
         """Peaks, weights and their sum; `shifted` stays where a sum over logits is asked for, 0 where hidden."""
         block, whole = self.block, self.block.whole
-        self.peak = logits.amax(-1)
+        self.peak = logits.amax(-1).clamp_(min=FLOOR)  # so that where nothing is seen, nothing weighs
         self.shifted = logits.sub_(self.peak[..., None])
         spread = whole.needs & {"logit_sum", "logit_sum_squares"}
         kept = spread or whole.needs & {"entropy", "received_entropy"}
         self.weights = torch.exp2(self.shifted, out=self._cells("weights") if kept else self.shifted)
         for low, high, seen in block.seen if spread else ():
             self.shifted[..., low:high].mul_(seen)
-        if block.empty is not None:
-            self.weights.masked_fill_(block.empty[:, None, None, :, None], 0.0)
         self.total = self.weights.sum(-1)
         self.sums |= {"peak": self.peak, "total": self.total}
 
@@ -144,12 +142,6 @@ class Tile:
         weights = self.weights.view(batch * kv_heads, repeats * rows, keys)
         product = torch.bmm(weights, value.reshape(batch * kv_heads, keys, -1))
         return product.view(batch, kv_heads, repeats, rows, -1)
-
-    def near(self, name: str) -> Tensor:
-        """sum over the near keys of weights times what each counts for, [..., query]."""
-        low, high = self.block.near
-        scratch = self.block.whole.buffer("scratch", *self.shape[:-1], high - low)
-        return torch.mul(self.weights[..., low:high], self.block.near_columns[name], out=scratch).sum(-1)
 
     def weight_at(self, target: str) -> Tensor:
         """The weight at one key per query, 0 where it has none, [..., query]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from headatlas.kernels.inputs import AttentionInputs, Visibility
@@ -49,6 +50,15 @@ def infinite_bias(size: int = 72) -> AttentionInputs:
     return make(
         queries=size, heads=2, kv_heads=1, bias=lambda normal: normal(1, 1, size, size).masked_fill(third, -torch.inf)
     )
+
+
+def number_mask(low: float = -100.0) -> AttentionInputs:
+    """Five queries that like all keys alike, with a bias: -1e30, -inf, `low`, -1e30 at every other key, lowest float."""
+    bias = torch.zeros(5, 5)
+    bias[0], bias[1], bias[2], bias[4] = -1e30, -torch.inf, low, torch.finfo(torch.float32).min
+    bias[3, 0::2] = -1e30
+    call = make(batch=1, heads=2, kv_heads=1, queries=5, bias=bias[None, None])
+    return replace(call, query=torch.zeros_like(call.query))
 
 
 FINITE = EVERYTHING - {"logit_sum", "logit_sum_squares"}

@@ -13,7 +13,7 @@ from headatlas.kernels.reference import reference_stats
 from headatlas.kernels.stats import FIELDS, ROW, ROW_GROUP, AttentionStats, split_name
 from headatlas.kernels.streaming import streaming_stats
 
-from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, spiky
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, number_mask, spiky
 
 CASES = cases()
 RELATIVE = {"mean_distance", "mean_square_distance", "clipped_distance", "logit_sum", "logit_sum_squares"}
@@ -141,6 +141,27 @@ def test_row_spread_bound_survives_a_common_offset(stats):
 
 def test_a_bias_of_minus_infinity_is_a_weight_of_zero(stats):
     assert_equal(stats(infinite_bias(), FINITE), reference_stats(infinite_bias(), FINITE))
+
+
+@pytest.mark.parametrize("how", ["streaming", "compiled", "reference"])
+def test_a_mask_written_as_a_number_hides_as_one_of_minus_infinity_does(how):
+    """-1e28 is a logit like any other, so its row is uniform; the rows of lower ones alone are empty."""
+    if reason := compiled.obstacle(torch.device("cpu")) if how == "compiled" else None:
+        pytest.skip(reason)
+    compute = reference_stats if how == "reference" else partial(streaming_stats, compiled=how == "compiled")
+    known = {
+        "visible_keys": [1, 2, 3, 4, 5],
+        "row_mass": [0, 0, 1, 1, 0],
+        "max_weight": [0, 0, 1 / 3, 1 / 2, 0],
+        "entropy": [0, 0, math.log(3), math.log(2), 0],
+        "logsumexp": [-math.inf, -math.inf, -1e28, math.log(2), -math.inf],
+        "max_logit": [-math.inf, -math.inf, -1e28, 0, -math.inf],
+        "mean_distance": [0, 0, 1, 1, 0],
+        "received": [1 / 3, 1 / 3 + 1 / 2, 1 / 3, 1 / 2, 0],
+    }
+    got = compute(number_mask(low=-1e28), frozenset(known))
+    assert {name: got[name][0, 0].tolist() for name in known} == {name: pytest.approx(known[name]) for name in known}
+    assert_equal(compute(number_mask(), FINITE), reference_stats(number_mask(), FINITE))
 
 
 def test_empty_rows_hold_zero_and_say_so(stats):
