@@ -13,6 +13,8 @@ from .model_argument import add_model, load_model
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..data.selection import Selection
+
 KIND = "mean"
 """What is done to heads by default."""
 EDIT_HELP = """\
@@ -66,27 +68,31 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def edit_run(args: argparse.Namespace) -> int:
     """Run the four conditions and print them beside each other."""
-    from ..data.selection import choose_heads
-    from ..data.store import open_store
-    from .causal import causal_report, prompts
+    from .early import check_edit, check_heads, check_model
     from .edits.edit import PARAMETERS, Edit
-    from .progress import Bar
-    from .scores import KEPT
 
+    check_model(args)
     if args.policy:
         return _policy_run(args)
     if args.heads and args.chosen:
         raise UserError("expected --heads or --from, not both")
-    picked = choose_heads(open_store(args.store), args.chosen) if args.chosen else None
-    names = [f"L{layer}H{head}" for layer, head in picked.heads] if picked else args.heads and args.heads.split(",")
     given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
-    edit = Edit(args.kind or KIND, names or None, **given)
+    edit = Edit(args.kind or KIND, args.heads.split(",") if args.heads else None, **given)
+    spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
+    check_edit(args, edit)
+    check_heads(args, spared, "--spare")
+    picked = _picked(args.store, args.chosen) if args.chosen else None
+    edit = edit.of(picked.heads) if picked else edit
+
+    from .causal import causal_report, prompts
+    from .progress import Bar
+    from .scores import KEPT
+
     model = load_model(args)
     plan, left_out = prompts(
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
     )
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
-    spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
     forwards = len(plan.data.examples) * (3 + args.sets)  # unedited, edited, the random sets, all others
     with Bar(forwards, lines=True, unit="forwards") as bar:
         found = causal_report(
@@ -112,18 +118,30 @@ def edit_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _picked(store: str, text: str) -> Selection:
+    """The heads that a stored reading names."""
+    from ..data.selection import choose_heads
+    from ..data.store import open_store
+
+    return choose_heads(open_store(store), text)
+
+
 def _policy_run(args: argparse.Namespace) -> int:
     """Run the four conditions of a cache policy and print them beside each other."""
     from ..data.policy_file import read_policy
-    from .causal import prompts
-    from .policy import RANDOM_FROM, chosen_on, policy_report, streaming_edits
-    from .progress import Bar
+    from .early import check_tokens
 
     names = ("kind", "heads", "chosen", "amount", "from_group", "to_group", "threshold")
     if given := [name for name in names if getattr(args, name) is not None]:
         spelled = {"chosen": "from", "from_group": "from-group", "to_group": "to-group"}
         raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(given[0], given[0])}")
     policy = read_policy(args.policy, sinks=args.sinks, recent=args.recent)
+    check_tokens(args.data, (), "edit")
+
+    from .causal import prompts
+    from .policy import RANDOM_FROM, chosen_on, policy_report, streaming_edits
+    from .progress import Bar
+
     texts = chosen_on(policy, args.store)
     model = load_model(args)
     plan, left_out = prompts(

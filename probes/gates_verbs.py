@@ -40,6 +40,11 @@ def gates_arguments(parser: argparse.ArgumentParser) -> None:
 def gates_run(args: argparse.Namespace) -> int:
     """Train, and print the highest gates and how many are open."""
     from ..data.ranking import NUMERIC, readable, top_heads
+    from .early import check_model, check_tokens
+
+    check_model(args)
+    check_tokens(args.data, ("answer",), "gates are trained on answers")
+
     from .gates import NAME, Settings, carry_out, plan_gates, stored
     from .progress import Bar
 

@@ -62,6 +62,11 @@ def learn_arguments(parser: argparse.ArgumentParser) -> None:
 
 def learn_run(args: argparse.Namespace) -> int:
     """Learn, and print the best heads and every layer."""
+    from .early import check_model, check_tokens
+
+    check_model(args)
+    check_tokens(args.data, ("answer",) if args.at == "answer" else (), "--at answer")
+
     from .learn import Settings, carry_out, plan_learning, random_plan
     from .progress import Bar
     from .wording import learn_text

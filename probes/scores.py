@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..data.errors import UserError, near_miss
 from ..data.examples import Example
 from ..data.tokens import IGNORED, TokenBatch
 from .forward import Outputs, edited
@@ -150,6 +151,20 @@ def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
         return ("token_loss",)
     choosing = all(one.others for one in examples)
     return ("exact_match", "answer_loss", "answer_entropy", *(("logit_difference", "choice") if choosing else ()))
+
+
+def check_score(name: str | None, plan: Plan) -> str:
+    """The score to search by, by default the first that these prompts have; one they do not have is refused."""
+    known = scores_for(plan.data.examples)
+    if name is None:
+        return known[0]
+    if name not in SCORES:
+        raise UserError(f"unknown score {name!r}.{near_miss(name, SCORES)} Expected one of {', '.join(SCORES)}")
+    if name not in known:
+        lack = "have no answers" if known == ("token_loss",) else "have no wrong answers beside the answers"
+        lack = "have answers, which are scored" if name == "token_loss" else lack
+        raise UserError(f"score {name}: the prompts of {plan.data.spec!r} {lack}; expected one of {', '.join(known)}")
+    return name
 
 
 def scored(

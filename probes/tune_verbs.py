@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..data.errors import UserError
+from ..data.heads import parse_head
 from ..data.terminal import at_least, print_table, teach
 from .edit_verbs import number, readable
 from .model_argument import add_model, load_model
@@ -84,7 +85,8 @@ OPTIONS = (
 
 def tune_run(args: argparse.Namespace) -> int:
     """Search, measure on the held-out prompts, print both."""
-    from .methods.tune import find_method, tune
+    from .early import check_edit, check_heads, check_model, check_score_name, check_tokens
+    from .methods.catalog import find_method
 
     kind: Any = find_method(args.method)
     given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
@@ -93,8 +95,18 @@ def tune_run(args: argparse.Namespace) -> int:
         if name not in takes:
             flags = ", ".join(f"--{one.replace('_', '-')}" for one in takes)
             raise UserError(f"{args.method} takes {flags}; came --{name.replace('_', '-')}")
+    method = kind(**given)
+    check_model(args)
+    check_score_name(args.score)
+    check_tokens(args.data, (getattr(method, "group", None),), args.method)
+    if args.method == "greedy":
+        check_edit(args, method.edit([(0, 0)]))
+    check_heads(args, map(parse_head, args.heads or ()), args.method)
+
+    from .methods.tune import tune
+
     found = tune(
-        kind(**given), load_model(args), args.data, examples=args.examples, score=args.score, sets=args.sets,
+        method, load_model(args), args.data, examples=args.examples, score=args.score, sets=args.sets,
         seed=args.seed, bos=args.bos, store=args.store, say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     if args.json:

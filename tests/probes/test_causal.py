@@ -8,9 +8,9 @@ from headatlas.data.causal import values_of
 from headatlas.data.errors import UserError
 from headatlas.data.examples import Example
 from headatlas.data.schema import run_id
-from headatlas.data.selection import choose_heads
+from headatlas.data.selection import choose_heads, orders_of
 from headatlas.data.store import open_store
-from headatlas.probes.budget import _read, budget, orders_of, sizes_of
+from headatlas.probes.budget import _read, budget, sizes_of
 from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts
 from headatlas.probes.edit_run import EditPlan, Means, aligned, carry_out, partner_of
