@@ -24,6 +24,7 @@ examples:
   headatlas edit gpt2 --kind boost --from-group first --amount 0.3 --data text:length=128
   headatlas edit organism:pico-sink --kind mask --sinks 0 --recent 16 --data bigram_backcopy
   headatlas edit organism:pico-lm --policy policy.json --data secrets:lengths=128
+  headatlas edit organism:pico-lm --kind force --from-group answering --to-group needle --data secrets:lengths=128
 
 Scores the model as it is, with these heads edited, with --sets random sets of as many heads edited, and with all other
 heads edited. With --from, heads are chosen by a stored reading, and prompts of that run are left out. Differences are
@@ -52,8 +53,11 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
     parser.add_argument("--policy", metavar="FILE", help="a cache policy, .json or .tsv, in place of an edit")
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
-    parser.add_argument("--to-group", help="a label of tokens, or `first`")
+    parser.add_argument(
+        "--from-group", metavar="GROUP",
+        help="a label of tokens, `first`, or `answering` (whose next token is of the answer); a+b; all others: not:a",
+    )  # fmt: skip
+    parser.add_argument("--to-group", metavar="GROUP", help="as --from-group")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask`, `streaming` or --policy keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask`, `streaming` or --policy keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")

@@ -65,8 +65,11 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--goal", help="better or worse")
     parser.add_argument("--kind", help="the edit of greedy (`headatlas edit --help`)")
     parser.add_argument("--amount", type=float, help="what a hidden sink keeps (act), or the amount of greedy's edit")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
-    parser.add_argument("--to-group", help="a label of tokens, or `first`")
+    parser.add_argument(
+        "--from-group", metavar="GROUP",
+        help="a label of tokens, `first`, or `answering` (whose next token is of the answer); a+b; all others: not:a",
+    )  # fmt: skip
+    parser.add_argument("--to-group", metavar="GROUP", help="as --from-group")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink (default: 5 / tokens)")
