@@ -59,6 +59,15 @@ def test_scores_are_those_of_the_models_own_logits(pico, plan):
         assert found["choice"][index] == float(difference > 0)
 
 
+def test_scores_read_in_blocks_are_those_of_all_logits_at_once(plan, monkeypatch):
+    examples = plan.data.examples
+    whole = scored(plan, examples, names=scores_for(examples))
+    text = scored(plan, examples, names=("token_loss",))
+    monkeypatch.setattr("headatlas.probes.scores.BLOCK", 1000)  # one or two tokens at a time
+    blocks = scored(plan, examples, names=scores_for(examples)) | scored(plan, examples, names=("token_loss",))
+    assert all(torch.equal(blocks[name], values) for name, values in (whole | text).items())
+
+
 def test_a_label_word_is_chosen_among_all_label_words(pico):
     made, _ = prompts(pico, "topic", examples=12, seed=0, bos="default")
     assert {len(one.choices) for one in made.data.examples} == {4}
