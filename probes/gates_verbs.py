@@ -45,7 +45,8 @@ def gates_run(args: argparse.Namespace) -> int:
     check_model(args)
     check_tokens(args.data, ("answer",), "gates are trained on answers")
 
-    from .gates import NAME, Settings, carry_out, plan_gates, stored
+    from .gates import NAME, Settings, carry_out, plan_gates
+    from .once import stored
     from .progress import Bar
 
     settings = Settings(args.sinks, args.recent, args.steps, args.folds, args.price)
