@@ -97,6 +97,15 @@ def parse_data(spec: str) -> tuple[str, Params]:
     return name, typed_params(name, raw, _card(name).defaults)
 
 
+def declared_groups(spec: str) -> tuple[str, ...] | None:
+    """The labels that a data set's tokens may carry, without making it: of a .jsonl file those that stand in it.
+
+    None where only the tokens can say. A data set, parameter or file that there is not is refused.
+    """
+    name, given = parse_data(spec)
+    return _from_file(given["file"], None).groups if name == "jsonl" else _cards()[name].groups
+
+
 def load_data(spec: str, vocab: Vocabulary, *, examples: int = 32, seed: int = 0) -> Dataset:
     """Make or read the data set `spec` for one model's vocabulary: at most `examples` prompts of a file, exactly
     `examples` of a generator, example k being the same whatever the number."""
@@ -118,7 +127,7 @@ def canonical_spec(name: str, params: Params) -> str:
     return f"hf:{params['dataset']}:{params['split']}:{params['column']}:{spell('', {'length': params['length']})[1:]}"
 
 
-def _from_file(file: str, examples: int) -> Dataset:
+def _from_file(file: str, examples: int | None) -> Dataset:
     """Examples as they stand in a .jsonl file; strata are their lengths, groups those of their spans."""
     made = read_examples(file)[:examples]
     groups = {group for example in made for group in example.spans}

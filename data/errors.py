@@ -23,6 +23,14 @@ class StoreError(UserError):
     """The store cannot be read or written as asked."""
 
 
+class LockedError(StoreError):
+    """Another process writes that run; `here` where it lives on this machine and is not this one."""
+
+    def __init__(self, message: str, *, run: str, who: str, here: bool) -> None:
+        super().__init__(message)
+        self.run, self.who, self.here = run, who, here
+
+
 class DataError(UserError, ValueError):
     """A data set, an example or its tokens are not what they must be."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from .errors import DataError
 from .groups import check_group
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROLES = ("system", "user", "assistant")
 """Roles a message may have."""
@@ -137,6 +138,8 @@ def examples_frame(
     token_ids: Sequence[Sequence[int] | None] | None = None,
 ) -> pd.DataFrame:
     """The table a run stores: `tokens` are real tokens per example, `texts` the decoded prompts."""
+    import pandas as pd
+
     names = sorted({name for example in examples for name in example.conditions})
     return pd.DataFrame(
         {

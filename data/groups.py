@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .errors import DataError, near_miss
+from .errors import DataError, UserError, near_miss
 
 GROUPS = (
     "rest",
@@ -31,6 +31,18 @@ SLOTS = tuple(f"slot{number}" for number in range(1, 7))
 
 LABELS = (*GROUPS, *SLOTS)
 """Every label there is."""
+
+FIRST = "first"
+"""A name of the first token that is no padding, whatever its label."""
+
+ANSWERING = "answering"
+"""A name of the tokens that say the answer: the next token is one of it. The first is the prompt's last token."""
+
+NOT = "not:"
+"""Before a name: all tokens that it does not name."""
+
+ALWAYS = frozenset({"bos", "separator", "rest"})
+"""Labels that any tokenizer's frame gives: they may be asked of any data."""
 
 KEPT = frozenset({"rest", "answer", "padding"})
 """Labels that no batch goes without."""
@@ -66,6 +78,27 @@ def check_group(name: str) -> None:
     """Refuse a label that is not in `LABELS`, with the closest one."""
     if name not in LABELS:
         raise DataError(f"unknown token group {name!r}.{near_miss(name, LABELS)} Expected one of {', '.join(LABELS)}")
+
+
+def check_names(text: str, groups: Collection[str], what: str, data: str) -> None:
+    """Refuse names of tokens (`needle+answer`, `not:user`, `first`) that data with the labels `groups` can't have.
+
+    >>> check_names("first+needle", ("needle", "answer"), "edit block", "needle")
+    """
+    for one in text.removeprefix(NOT).split("+"):
+        if one == FIRST:
+            continue
+        if one != ANSWERING and one not in LABELS:
+            known = (*LABELS, FIRST, ANSWERING)
+            raise UserError(
+                f"{what}: unknown token group {one!r}.{near_miss(one, known)} Expected one of {', '.join(known)}"
+            )
+        wanted = {"answer"} if one == ANSWERING else set(family(one))
+        if one not in ALWAYS and not wanted & set(groups):
+            there = ", ".join(label for label in LABELS if label in groups) or "no labels"
+            raise UserError(
+                f"{what}: no token of {data!r} is {one!r}; expected one of its labels ({there}) or {FIRST!r}"
+            )
 
 
 def columns_for(used: Collection[str]) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
-from scipy.stats import rankdata
 
 MIN_CLUSTERS = 5
 """Fewer clusters with a value than this, and the interval is NaN."""
@@ -140,6 +139,8 @@ def split_half_reliability(
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Rank correlation of two vectors, ties at their mean rank; NaN pairs are left out; NaN for a constant."""
+    from scipy.stats import rankdata  # imported here: half a second that few callers need
+
     known = ~(np.isnan(a) | np.isnan(b))
     x, y = rankdata(a[known]), rankdata(b[known])
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -149,6 +150,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 def spearman_of_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman of each row of two [row, head] arrays; NaN pairs are left out; NaN for a constant."""
+    from scipy.stats import rankdata
+
     if (np.isnan(a) | np.isnan(b)).any():
         return np.array([spearman(*rows) for rows in zip(a, b, strict=True)])
     x, y = (rankdata(values, axis=1) for values in (a, b))

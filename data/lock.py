@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreError
+from .errors import LockedError, StoreError
 from .schema import now
 
 try:
@@ -111,9 +111,13 @@ def _start_time(pid: int) -> str | None:
         return None
 
 
-def _refusal(path: Path, owner: dict[str, Any]) -> StoreError:
+def _refusal(path: Path, owner: dict[str, Any]) -> LockedError:
     who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
-    return StoreError(
+    here = owner.get("host") == socket.gethostname() and not _is_me(owner)
+    return LockedError(
         f"run {path.parent.name} is being written by {who}; expected no other writer. "
-        f"Wait for it, or end it; if that process is gone for certain, remove {path}"
+        f"Wait for it, or end it; if that process is gone for certain, remove {path}",
+        run=path.parent.name,
+        who=who,
+        here=here,
     )

@@ -15,7 +15,6 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from .intervals import MIN_CLUSTERS, cluster_sums
 
@@ -50,6 +49,8 @@ def false_discovery_q(p: np.ndarray) -> np.ndarray:
     known = ~np.isnan(p)
     q = np.full(p.shape, np.nan)
     if known.any():
+        from scipy.stats import false_discovery_control  # imported here, as in intervals.py
+
         q[known] = false_discovery_control(p[known], method="bh")
     return q
 

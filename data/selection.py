@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,3 +64,31 @@ def ranked_heads(store: Store, reading: str) -> tuple[str, list[tuple[tuple[int,
     order = [int(index) for index in np.argsort(-means, kind="stable") if known[index]]
     texts = store.run(found.prompts[0]).examples()["text"].astype(str).tolist()
     return found.prompts[0], [(found.places[index], float(means[index])) for index in order], texts
+
+
+def orders_of(store: Store, texts: Sequence[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+    """(reading -> its heads from the highest down, the texts of the prompts that the readings were made on).
+
+    A run's id alone stands for all of its readings of heads.
+    """
+    found: dict[str, list[tuple[int, int]]] = {}
+    used: list[str] = []
+    for text in texts:
+        for reading in [text] if ":" in text else _readings_in(store, text):
+            _, order, prompts = ranked_heads(store, reading)
+            name = reading.partition(":")[2]
+            found[name if name not in found else reading] = [place for place, _ in order]
+            used += prompts
+    if not found:
+        raise UserError(f"{', '.join(texts)}: no reading of heads is held there; name a run of `headatlas measure`")
+    return found, used
+
+
+def _readings_in(store: Store, run: str) -> list[str]:
+    """Every probe and part of a run with values of at least two heads that differ, spelled as readings."""
+    heads = store.run(run).heads()
+    heads = heads[heads["head"].notna() & heads["mean"].notna()]
+    named = heads["probe"].astype(str) + "/" + heads["part"].astype(str)
+    return [
+        f"{run}:{name.rstrip('/')}" for name in dict.fromkeys(named) if len(set(heads.loc[named == name, "mean"])) > 1
+    ]

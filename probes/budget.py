@@ -16,11 +16,8 @@ import numpy as np
 import pandas as pd
 
 from ..data.causal import LOWER_IS_BETTER, values_of
-from ..data.errors import UserError
 from ..data.intervals import bootstrap_mean, wilson
 from ..data.run import Run
-from ..data.selection import ranked_heads
-from ..data.store import Store
 from .causal import every_head
 from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
@@ -153,31 +150,3 @@ def _curve(name: str, values: np.ndarray, sizes: Sequence[int], clusters: np.nda
         {"reading": name, "heads": sizes, "share": np.array(sizes) / sizes[-1], "mean": values.mean(0),
          "ci_low": low, "ci_high": high}
     )  # fmt: skip
-
-
-def orders_of(store: Store, texts: Sequence[str]) -> tuple[dict[str, list[Head]], list[str]]:
-    """(reading -> its heads from the highest down, the texts of the prompts that the readings were made on).
-
-    A run's id alone stands for all of its readings of heads.
-    """
-    found: dict[str, list[Head]] = {}
-    used: list[str] = []
-    for text in texts:
-        for reading in [text] if ":" in text else _readings_in(store, text):
-            _, order, prompts = ranked_heads(store, reading)
-            name = reading.partition(":")[2]
-            found[name if name not in found else reading] = [place for place, _ in order]
-            used += prompts
-    if not found:
-        raise UserError(f"{', '.join(texts)}: no reading of heads is held there; name a run of `headatlas measure`")
-    return found, used
-
-
-def _readings_in(store: Store, run: str) -> list[str]:
-    """Every probe and part of a run with values of at least two heads that differ, spelled as readings."""
-    heads = store.run(run).heads()
-    heads = heads[heads["head"].notna() & heads["mean"].notna()]
-    named = heads["probe"].astype(str) + "/" + heads["part"].astype(str)
-    return [
-        f"{run}:{name.rstrip('/')}" for name in dict.fromkeys(named) if len(set(heads.loc[named == name, "mean"])) > 1
-    ]

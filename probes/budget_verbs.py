@@ -41,22 +41,32 @@ def budget_arguments(parser: argparse.ArgumentParser) -> None:
 
 def budget_run(args: argparse.Namespace) -> int:
     """Run the curves and print the readings, the best first."""
+    from ..data.selection import orders_of
     from ..data.store import open_store
-    from .budget import budget, orders_of, points
-    from .causal import prompts
+    from .early import check_edit, check_model, check_score_name
     from .edits.edit import Edit
-    from .progress import Bar
 
+    edit = Edit(args.kind)
+    check_model(args)
+    check_edit(args, edit)
+    check_score_name(args.score)
     store = open_store(args.store)
     orders, used = orders_of(store, args.reading)
+
+    from .budget import budget, points
+    from .causal import prompts
+    from .progress import Bar
+    from .scores import check_score
+
     model = load_model(args)
     options = {"examples": args.examples, "bos": args.bos}
     plan, _ = prompts(model, args.data, seed=args.seed, without=used, **options)
     others, _ = prompts(model, args.data, seed=args.seed + 1000, **options)
+    check_score(args.score, plan)
     forwards = len(plan.data.examples) * len(points(plan, orders, args.orders)[1])
     with Bar(forwards, lines=True, unit="forwards") as bar:
         found = budget(
-            plan, Edit(args.kind), orders, store=args.store, score=args.score, random_orders=args.orders,
+            plan, edit, orders, store=args.store, score=args.score, random_orders=args.orders,
             means_plan=others, report=bar,
         )  # fmt: skip
     if args.json:

@@ -13,12 +13,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from ..data.errors import UserError, failure_of, near_miss
+from .early import ENTRY_POINTS
 from .experiment import Experiment
 from .measurement import Measurement
 from .probe import Probe
 from .reading import WeightReading
-
-ENTRY_POINTS = "headatlas.probes"
 
 
 def all_probes() -> dict[str, Probe]:

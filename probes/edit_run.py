@@ -6,7 +6,7 @@ several. Scores speak of the whole model, so rows have neither layer nor head. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,15 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.examples import Example
-from ..data.run import Run, finished
+from ..data.run import Run
 from ..data.schema import run_id
-from ..data.store import open_store
+from ..data.store import RunWriter
 from ..data.tokens import TokenBatch
 from .edits.edit import Edit
 from .forward import head_outputs, mean_outputs
+from .once import Tell, made_once
 from .plan import Plan
-from .progress import Progress, Report
+from .progress import Report
 from .scores import KEPT, SCORES, scored, scores_for
 
 Variants = Sequence[Sequence[Edit]]
@@ -83,32 +84,15 @@ class EditPlan:
         return header | {"parents": [dict(one) for one in self.links if one["run"] != own]}
 
 
-def stored(plan: EditPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds all of it, its links too."""
-    header = plan.header()
-    run = finished(Path(store), header)
-    known = (run.header.get("parents") or []) if run else []
-    return run if all(one in known for one in header["parents"]) else None
-
-
 def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None) -> Run:
     """Score what the store does not hold yet; a stopped run goes on with the next chunk of prompts.
 
     Progress is told in forwards of one prompt: prompts times variants.
     """
-    if (held := stored(plan, store)) is not None:
-        return held
-    with open_store(store, create=True).writer(plan.header()) as writer:
-        writer.write_examples(plan.plan.frame)
-        size, examples = int(writer.header["chunk_size"]), plan.plan.data.examples
-        done, total = 0, len(examples) * len(plan.variants)
+    examples = plan.plan.data.examples
 
-        def tell(forwards: int) -> None:
-            nonlocal done
-            done += forwards
-            if report is not None:
-                report(Progress(writer.path.name, done, total))
-
+    def work(writer: RunWriter, tell: Tell) -> None:
+        size = int(writer.header["chunk_size"])
         for chunk in range(-(-len(examples) // size)):
             first = chunk * size
             lacking = [name for name in plan.names if name not in writer.done(chunk)]
@@ -117,11 +101,11 @@ def carry_out(plan: EditPlan, store: str | Path, *, report: Report | None = None
                 writer.write_rows(chunk, rows.loc[rows["probe"].isin(lacking), :], lacking)
             else:
                 tell(len(examples[first : first + size]) * len(plan.variants))
-        writer.finish("done")
-        return writer.run
+
+    return made_once(plan, store, work, steps=len(examples) * len(plan.variants), report=report)
 
 
-def _rows(plan: EditPlan, first: int, examples: Sequence[Example], tell: Callable[[int], None]) -> pd.DataFrame:
+def _rows(plan: EditPlan, first: int, examples: Sequence[Example], tell: Tell) -> pd.DataFrame:
     """The store's rows of one chunk; `tell` hears of the prompts of each forward."""
     tables = []
     means = plan.means.outputs if plan.means else None

@@ -13,6 +13,8 @@ from .model_argument import add_model, load_model
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..data.selection import Selection
+
 KIND = "mean"
 """What is done to heads by default."""
 EDIT_HELP = """\
@@ -22,6 +24,7 @@ examples:
   headatlas edit gpt2 --kind boost --from-group first --amount 0.3 --data text:length=128
   headatlas edit organism:pico-sink --kind mask --sinks 0 --recent 16 --data bigram_backcopy
   headatlas edit organism:pico-lm --policy policy.json --data secrets:lengths=128
+  headatlas edit organism:pico-lm --kind force --from-group answering --to-group needle --data secrets:lengths=128
 
 Scores the model as it is, with these heads edited, with --sets random sets of as many heads edited, and with all other
 heads edited. With --from, heads are chosen by a stored reading, and prompts of that run are left out. Differences are
@@ -50,8 +53,11 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="chosen", metavar="RUN:PROBE:top=5", help="the heads by a stored reading")
     parser.add_argument("--policy", metavar="FILE", help="a cache policy, .json or .tsv, in place of an edit")
     parser.add_argument("--amount", type=float, help="how much, where the kind takes it")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
-    parser.add_argument("--to-group", help="a label of tokens, or `first`")
+    parser.add_argument(
+        "--from-group", metavar="GROUP",
+        help="a label of tokens, `first`, or `answering` (whose next token is of the answer); a+b; all others: not:a",
+    )  # fmt: skip
+    parser.add_argument("--to-group", metavar="GROUP", help="as --from-group")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask`, `streaming` or --policy keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask`, `streaming` or --policy keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink for `act` (default: 5 / tokens)")
@@ -66,27 +72,31 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def edit_run(args: argparse.Namespace) -> int:
     """Run the four conditions and print them beside each other."""
-    from ..data.selection import choose_heads
-    from ..data.store import open_store
-    from .causal import causal_report, prompts
+    from .early import check_edit, check_heads, check_model
     from .edits.edit import PARAMETERS, Edit
-    from .progress import Bar
-    from .scores import KEPT
 
+    check_model(args)
     if args.policy:
         return _policy_run(args)
     if args.heads and args.chosen:
         raise UserError("expected --heads or --from, not both")
-    picked = choose_heads(open_store(args.store), args.chosen) if args.chosen else None
-    names = [f"L{layer}H{head}" for layer, head in picked.heads] if picked else args.heads and args.heads.split(",")
     given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
-    edit = Edit(args.kind or KIND, names or None, **given)
+    edit = Edit(args.kind or KIND, args.heads.split(",") if args.heads else None, **given)
+    spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
+    check_edit(args, edit)
+    check_heads(args, spared, "--spare")
+    picked = _picked(args.store, args.chosen) if args.chosen else None
+    edit = edit.of(picked.heads) if picked else edit
+
+    from .causal import causal_report, prompts
+    from .progress import Bar
+    from .scores import KEPT
+
     model = load_model(args)
     plan, left_out = prompts(
         model, args.data, examples=args.examples, seed=args.seed, bos=args.bos, without=picked.texts if picked else ()
     )
     others, _ = prompts(model, args.data, examples=args.examples, seed=args.seed + 1000, bos=args.bos)
-    spared = [parse_head(name) for name in args.spare.split(",")] if args.spare else []
     forwards = len(plan.data.examples) * (3 + args.sets)  # unedited, edited, the random sets, all others
     with Bar(forwards, lines=True, unit="forwards") as bar:
         found = causal_report(
@@ -112,18 +122,30 @@ def edit_run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _picked(store: str, text: str) -> Selection:
+    """The heads that a stored reading names."""
+    from ..data.selection import choose_heads
+    from ..data.store import open_store
+
+    return choose_heads(open_store(store), text)
+
+
 def _policy_run(args: argparse.Namespace) -> int:
     """Run the four conditions of a cache policy and print them beside each other."""
     from ..data.policy_file import read_policy
-    from .causal import prompts
-    from .policy import RANDOM_FROM, chosen_on, policy_report, streaming_edits
-    from .progress import Bar
+    from .early import check_tokens
 
     names = ("kind", "heads", "chosen", "amount", "from_group", "to_group", "threshold")
     if given := [name for name in names if getattr(args, name) is not None]:
         spelled = {"chosen": "from", "from_group": "from-group", "to_group": "to-group"}
         raise UserError(f"--policy says what is done to which heads; leave out --{spelled.get(given[0], given[0])}")
     policy = read_policy(args.policy, sinks=args.sinks, recent=args.recent)
+    check_tokens(args.data, (), "edit")
+
+    from .causal import prompts
+    from .policy import RANDOM_FROM, chosen_on, policy_report, streaming_edits
+    from .progress import Bar
+
     texts = chosen_on(policy, args.store)
     model = load_model(args)
     plan, left_out = prompts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ from ..data.errors import ProbeError
 from ..data.tokens import TokenBatch
 from ..kernels.stats import Call
 from .measurement import Measurement, deciding
-from .models import Model
 from .probe import Reading
+
+if TYPE_CHECKING:
+    from .models import Model
 
 
 @dataclass(frozen=True, kw_only=True)

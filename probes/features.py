@@ -7,6 +7,7 @@ the answer is not given to the model at all, so it can't be read off.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,6 @@ from ..data.tokens import TokenBatch
 from ..kernels.stats import AttentionStats
 from .forward import observe
 from .plan import Plan
-from .progress import Progress, Report
 
 PLACES = ("last", "mean", "answer")
 """Where the outputs of heads are taken."""
@@ -42,11 +42,10 @@ def data_at(data: Dataset, at: str) -> Dataset:
     return data
 
 
-def head_vectors(plan: Plan, at: str, *, run: str = "", report: Report | None = None) -> Vectors:
+def head_vectors(plan: Plan, at: str, *, tell: Callable[[int], None] = lambda more: None) -> Vectors:
     """The vectors of every head at `at`, in the order of the plan's examples; a layer is reduced as soon as it ran."""
     found: dict[tuple[str, int], list[np.ndarray]] = {}
-    examples, done = plan.data.examples, 0
-    for chosen in plan.batches(0, examples):
+    for chosen in plan.batches(0, plan.data.examples):
         batch = plan.encode(chosen)
         where = mask_of(batch, at)
 
@@ -56,9 +55,7 @@ def head_vectors(plan: Plan, at: str, *, run: str = "", report: Report | None = 
                 found.setdefault((stats.call.tower, stats.layer), []).append(vectors.cpu().numpy())
 
         observe(plan.model, batch, {"output"}, on_layer=keep)
-        done += len(chosen)
-        if report is not None:
-            report(Progress(run, done, len(examples)))
+        tell(len(chosen))
     return {place: np.concatenate(pieces) for place, pieces in found.items()}
 
 

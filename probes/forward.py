@@ -145,6 +145,7 @@ def editor_for(
             raise UserError(f"edit {one.kind} needs `{lacking}` beside the prompt: {WHERE_FROM[lacking]}")
     return Editor(
         tuple(edits), batch.group_names, means or {}, partner or {}, (*coming, *may_lack), prompts=batch.example_ids,
+        generating="answer" in coming,
         rotary=rotary_of(model) if any(one.kind_of.needs == "rotary" for one in edits) else None,
     )  # fmt: skip
 

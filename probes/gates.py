@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..data.errors import UserError
 from ..data.examples import Example
-from ..data.run import Run, finished
-from ..data.store import open_store
+from ..data.run import Run
+from ..data.store import RunWriter
 from ..data.tokens import TokenBatch
 from ..kernels.inputs import AttentionInputs
 from ..kernels.sdpa import attention_output, sdpa_suffices
@@ -30,8 +30,9 @@ from .attention import capture
 from .batching import model_inputs
 from .measurement import Measurement
 from .models import Model
+from .once import Tell, made_once
 from .plan import BATCH_TOKENS, Plan, frame_of, load_for
-from .progress import Bar, Progress, Report
+from .progress import Bar, Report
 
 NAME = "duo_gate"
 VERSION = 1
@@ -124,31 +125,19 @@ def _folds(clusters: Sequence[str], folds: int, seed: int) -> list[str]:
     return [fold[one] for one in clusters]
 
 
-def stored(plan: GatesPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds all of it."""
-    return finished(Path(store), plan.header())
-
-
 def carry_out(plan: GatesPlan, store: str | Path, *, report: Report | None = None) -> Run:
-    """Train and write; a run that was stopped starts again."""
-    if (held := stored(plan, store)) is not None:
-        return held
-    with open_store(store, create=True).writer(plan.header()) as writer:
-        writer.write_examples(plan.plan.frame)
-        folds = plan.plan.frame["cluster"].to_numpy()
+    """Train and write; a run that was stopped starts again. Progress is told in steps of all folds."""
+    folds, examples = plan.plan.frame["cluster"].to_numpy(), plan.plan.data.examples
+
+    def work(writer: RunWriter, tell: Tell) -> None:
         tables = []
-        for index, name in enumerate(dict.fromkeys(folds)):
+        for name in dict.fromkeys(folds):
             members = np.flatnonzero(folds == name)
-
-            def step(done: int, start: int = index * plan.settings.steps) -> None:
-                if report is not None:
-                    report(Progress(writer.path.name, start + done, plan.settings.folds * plan.settings.steps))
-
-            found = train(plan.plan, [plan.plan.data.examples[at] for at in members], plan.settings, step)
+            found = train(plan.plan, [examples[at] for at in members], plan.settings, lambda done: tell(1))
             tables.append(_rows(plan.plan.model, found, members))
         writer.write_rows(0, pd.concat(tables, ignore_index=True), [NAME])
-        writer.finish("done")
-        return writer.run
+
+    return made_once(plan, store, work, steps=plan.settings.folds * plan.settings.steps, report=report)
 
 
 def train(

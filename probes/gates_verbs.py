@@ -40,7 +40,13 @@ def gates_arguments(parser: argparse.ArgumentParser) -> None:
 def gates_run(args: argparse.Namespace) -> int:
     """Train, and print the highest gates and how many are open."""
     from ..data.ranking import NUMERIC, readable, top_heads
-    from .gates import NAME, Settings, carry_out, plan_gates, stored
+    from .early import check_model, check_tokens
+
+    check_model(args)
+    check_tokens(args.data, ("answer",), "gates are trained on answers")
+
+    from .gates import NAME, Settings, carry_out, plan_gates
+    from .once import stored
     from .progress import Bar
 
     settings = Settings(args.sinks, args.recent, args.steps, args.folds, args.price)

@@ -19,14 +19,15 @@ import pandas as pd
 from ..data.errors import UserError, near_miss
 from ..data.examples import Example
 from ..data.heads import head_name
-from ..data.run import Run, finished
+from ..data.run import Run
 from ..data.schema import run_id
-from ..data.store import RunWriter, open_store
+from ..data.store import RunWriter
 from ..kernels.dispatch import using
 from .baselines import random_weights
 from .features import Vectors, data_at, head_vectors
 from .linear_probe import CONTROLS, PARTS, PENALTY, Task, make_task, read_linearly
 from .models import Model
+from .once import Tell, made_once
 from .plan import BATCH_TOKENS, Baseline, Plan, frame_of, load_for
 from .progress import Bar, Report
 
@@ -56,6 +57,16 @@ class LearnPlan:
     settings: Settings
     labels: tuple[str, ...]
     task: Task
+
+    @property
+    def vectors(self) -> int:
+        """How many heads and layers are read."""
+        return sum(call.heads + 1 for call in self.plan.model.text_calls.values())
+
+    @property
+    def steps(self) -> int:
+        """Examples that run forward, and the heads and layers that are then fitted."""
+        return len(self.plan.data.examples) + self.vectors
 
     def header(self) -> dict[str, Any]:
         """The run's header before its first row; all examples are one chunk, for they are learned together."""
@@ -94,7 +105,7 @@ def learn(
     """
     settings = Settings(label, at, folds, control, controls, penalty)
     plan = plan_learning(model, data, settings, examples=examples, seed=seed, bos=bos, batch_tokens=batch_tokens)
-    with Bar(len(plan.plan.data.examples) * (1 + baselines)) as bar:
+    with Bar(plan.steps * (1 + baselines), unit="forwards and fits") as bar:
         run = carry_out(plan, store, report=report or bar)
         if baselines:
             carry_out(random_plan(plan), store, report=report or bar)
@@ -143,37 +154,31 @@ def values_of(examples: list[Example], name: str, data: str) -> list[str]:
     return [str(value).strip() for value in found]
 
 
-def stored(plan: LearnPlan, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds all of it."""
-    return finished(Path(store), plan.header())
-
-
 def carry_out(plan: LearnPlan, store: str | Path, *, report: Report | None = None) -> Run:
     """Forward, learn and write; a run that was stopped starts again, for nothing can be learned of a part."""
-    if (held := stored(plan, store)) is not None:
-        return held
-    with open_store(store, create=True).writer(plan.header()) as writer, using(plan.plan.statistics_by):
-        return _learn(plan, writer, report)
+
+    def work(writer: RunWriter, tell: Tell) -> None:
+        if NAME not in writer.done(0):
+            vectors = head_vectors(plan.plan, plan.settings.at, tell=tell)
+            tables = list(tables_of(vectors, plan.task, penalty=plan.settings.penalty, tell=tell))
+            writer.write_rows(0, pd.concat(tables, ignore_index=True), [NAME])
+
+    with using(plan.plan.statistics_by):
+        return made_once(plan, store, work, steps=plan.steps, report=report)
 
 
-def _learn(plan: LearnPlan, writer: RunWriter, report: Report | None) -> Run:
-    writer.write_examples(plan.plan.frame)
-    if NAME not in writer.done(0):
-        vectors = head_vectors(plan.plan, plan.settings.at, run=writer.path.name, report=report)
-        tables = list(tables_of(vectors, plan.task, penalty=plan.settings.penalty))
-        writer.write_rows(0, pd.concat(tables, ignore_index=True), [NAME])
-    writer.finish("done")
-    return writer.run
-
-
-def tables_of(vectors: Vectors, task: Task, *, penalty: float = PENALTY) -> Iterator[pd.DataFrame]:
+def tables_of(
+    vectors: Vectors, task: Task, *, penalty: float = PENALTY, tell: Tell = lambda more: None
+) -> Iterator[pd.DataFrame]:
     """The store's rows: each head of each layer, then the layer as a whole, whose head is null."""
     for (tower, layer), values in vectors.items():
-        for head in range(values.shape[1]):
-            read = read_linearly(values[:, head], task, penalty=penalty)
+        heads: list[int | None] = [*range(values.shape[1]), None]
+        for head in heads:
+            read = read_linearly(
+                values.reshape(len(values), -1) if head is None else values[:, head], task, penalty=penalty
+            )
             yield _table(read).assign(tower=tower, layer=layer, head=pd.array([head] * read.size, dtype="Int16"))
-        read = read_linearly(values.reshape(len(values), -1), task, penalty=penalty)
-        yield _table(read).assign(tower=tower, layer=layer, head=pd.array([None] * read.size, dtype="Int16"))
+            tell(1)
 
 
 def _table(values: np.ndarray) -> pd.DataFrame:

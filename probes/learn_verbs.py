@@ -62,6 +62,11 @@ def learn_arguments(parser: argparse.ArgumentParser) -> None:
 
 def learn_run(args: argparse.Namespace) -> int:
     """Learn, and print the best heads and every layer."""
+    from .early import check_model, check_tokens
+
+    check_model(args)
+    check_tokens(args.data, ("answer",) if args.at == "answer" else (), "--at answer")
+
     from .learn import Settings, carry_out, plan_learning, random_plan
     from .progress import Bar
     from .wording import learn_text
@@ -76,7 +81,7 @@ def learn_run(args: argparse.Namespace) -> int:
         print("and all of it once more with random weights", file=sys.stderr)
     if args.dry_run:
         return 0
-    with Bar(len(plan.plan.data.examples) * (1 + args.baselines), lines=True) as bar:
+    with Bar(plan.steps * (1 + args.baselines), lines=True, unit="forwards and fits") as bar:
         run = carry_out(plan, args.store, report=bar)
         if args.baselines:
             carry_out(random_plan(plan), args.store, report=bar)

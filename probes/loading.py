@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from ..data.errors import UserError, first_line
-from ..data.organisms.shelf import organism_path, organisms
+from ..data.organisms.shelf import organism_path
 from .check import check_capture
+from .early import not_found
 from .models import Model
 
 NEEDED = re.compile(r"\.\d+\.|embed")
@@ -68,7 +69,7 @@ def _from_source(name: str, revision: str | None, dtype: Any, device: str | None
         path = str(organism_path(name)) if name.startswith("organism:") else name
         config = AutoConfig.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        raise UserError(_not_found(name, error)) from None
+        raise not_found(name, error) from None
     network = _network(name, path, config, dtype, options).eval()
     _put(name, network, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return _wrap(name, network, _tokenizer(path, options), revision)
@@ -118,10 +119,3 @@ def _tokenizer(path: str, options: Mapping[str, Any]) -> Any:
         return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _not_found(name: str, error: Exception) -> str:
-    return (
-        f"model {name!r}: expected a hub id, a folder with config.json, or one of "
-        f"{', '.join(f'organism:{known}' for known in organisms())}; {first_line(error)}"
-    )

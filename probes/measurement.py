@@ -7,12 +7,13 @@ docstring; the decorator's arguments say the rest. All of it goes into the run's
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data.errors import ProbeError, failure_of
+from ..data.groups import ALWAYS
 
 Function = Callable[..., Any]
 
@@ -61,6 +62,12 @@ class Measurement:
     def spelled(self) -> str:
         """Name with version, `entropy@1`."""
         return f"{self.name}@{self.version}"
+
+    def lack(self, data: str, groups: Collection[str]) -> str:
+        """Why it can't be measured on the data set `data` with these labels; empty where it can."""
+        absent = [group for group in self.groups if group not in ALWAYS and group not in groups]
+        said = f"has {', '.join(groups) or 'no labels'} (its own data set is {self.default_data!r})"
+        return f"needs tokens labelled {', '.join(absent)}; data set {data!r} {said}" if absent else ""
 
     def card(self) -> dict[str, Any]:
         """The measurement as plain data, for a run's header, tables and pages."""

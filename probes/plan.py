@@ -36,8 +36,6 @@ from .sample import sample_batch
 
 BATCH_TOKENS = 8192
 """Tokens of one forward, padding included, unless `batch_tokens` says otherwise."""
-ALWAYS = frozenset({"bos", "separator", "rest"})
-"""Labels that any tokenizer's frame gives; probes may ask for them of any data."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +206,8 @@ def why_not(one: Measurement, model: Model, data: Dataset) -> str | None:
     """Why a probe can't be measured for this model and data, or None."""
     if isinstance(one, WeightReading):
         return "reads the weights alone, no prompts; its run is that of the data set 'weights'"
-    absent = [group for group in one.groups if group not in ALWAYS and group not in data.groups]
-    if absent:
-        return (
-            f"needs tokens labelled {', '.join(absent)}; data set {data.name!r} has "
-            f"{', '.join(data.groups) or 'no labels'} (its own data set is {one.default_data!r})"
-        )
+    if lack := one.lack(data.name, data.groups):
+        return lack
     if one.causal_only and model.calls and not any(call.causal for call in model.calls if not call.cross):
         return f"is defined for causal attention; {model.name} is bidirectional"
     if model.backend == "materialised" and isinstance(one, Experiment):

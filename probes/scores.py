@@ -7,28 +7,37 @@ likely one after the right tokens before it, which is what greedy decoding says 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from ..data.errors import UserError, near_miss
 from ..data.examples import Example
 from ..data.tokens import IGNORED, TokenBatch
 from .forward import Outputs, edited
 from .measurement import Measurement
 from .plan import Plan
 
+BLOCK = 2**25
+"""Logits that are scored at once: 128 MiB in float32."""
+
 
 @dataclass(frozen=True)
 class Scored:
-    """What scores are read from: logits of the tokens that are judged, and what should follow them."""
+    """What scores are read from: logits of the tokens that are judged, and what should follow them.
+
+    Logits stay where they are and are read a block of tokens at a time; only the numbers come to the CPU.
+    """
 
     logits: Tensor
-    """[batch, row, vocabulary], float32."""
+    """[batch, row, vocabulary], on any device."""
     targets: Tensor
-    """[batch, row], `IGNORED` where nothing is judged."""
+    """[batch, row], `IGNORED` where nothing is judged, on the CPU."""
     wrong: Tensor | None
     """[batch, choice], the first tokens of the wrong answers; None where some example has none."""
 
@@ -41,33 +50,47 @@ class Scored:
         """[batch], the mean over the judged tokens of each example."""
         return torch.where(self.judged, values, 0.0).sum(1) / self.judged.sum(1)
 
+    def each(self, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """[batch, row] of read(logits [token, vocabulary] in float32, targets [token]) -> [token], block by block."""
+        logits, targets = self.logits.flatten(0, 1), self.targets.flatten().to(self.logits.device)
+        step = max(1, BLOCK // logits.shape[1])
+        blocks = zip(logits.split(step), targets.split(step), strict=True)
+        return torch.cat([read(some.float(), wanted) for some, wanted in blocks]).cpu().view_as(self.targets)
+
     def loss(self) -> Tensor:
         """[batch], mean negative log-likelihood of the targets in nats."""
-        flat = torch.nn.functional.cross_entropy(
-            self.logits.flatten(0, 1), self.targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        return self.mean(flat.view_as(self.targets))
+        return self.mean(self.each(partial(cross_entropy, ignore_index=IGNORED, reduction="none")))
 
     def entropy(self) -> Tensor:
         """[batch], mean entropy in nats of what may follow, at the judged tokens."""
-        log = self.logits.log_softmax(-1)
-        return self.mean(-(log.exp() * log).nan_to_num(0.0).sum(-1))
+
+        def read(logits: Tensor, targets: Tensor) -> Tensor:
+            log = logits.log_softmax(-1)
+            return -(log.exp() * log).nan_to_num(0.0).sum(-1)
+
+        return self.mean(self.each(read))
+
+    @cached_property
+    def likeliest(self) -> Tensor:
+        """bool [batch, row], True where the target is the most likely token."""
+        return self.each(lambda logits, targets: logits.argmax(-1) == targets)
 
     def exact(self) -> Tensor:
         """[batch], 1 where every target is the most likely token."""
-        return ((self.logits.argmax(-1) == self.targets) | ~self.judged).all(1).float()
+        return (self.likeliest | ~self.judged).all(1).float()
 
     def matched(self) -> Tensor:
         """[batch], the share of targets that are the most likely token."""
-        return self.mean((self.logits.argmax(-1) == self.targets).float())
+        return self.mean(self.likeliest.float())
 
     def difference(self) -> Tensor:
         """[batch], logit of the answer's first token less the largest of the wrong answers'."""
         assert self.wrong is not None
-        row = self.judged.float().argmax(1)
-        at = self.logits[torch.arange(len(row)), row]
-        first = self.targets[torch.arange(len(row)), row]
-        return at.gather(1, first[:, None]).squeeze(1) - at.gather(1, self.wrong).amax(1)
+        row, every = self.judged.float().argmax(1), torch.arange(len(self.targets))
+        at = self.logits[every.to(self.logits.device), row.to(self.logits.device)].float()
+        asked = torch.cat([self.targets[every, row][:, None], self.wrong], dim=1).to(at.device)
+        first, *wrong = at.gather(1, asked).cpu().unbind(1)
+        return first - torch.stack(wrong).amax(0)
 
 
 def _card(name: str, title: str, formula: str, unit: str, higher: str, read: Any, **options: Any) -> Measurement:
@@ -152,6 +175,20 @@ def scores_for(examples: Sequence[Example]) -> tuple[str, ...]:
     return ("exact_match", "answer_loss", "answer_entropy", *(("logit_difference", "choice") if choosing else ()))
 
 
+def check_score(name: str | None, plan: Plan) -> str:
+    """The score to search by, by default the first that these prompts have; one they do not have is refused."""
+    known = scores_for(plan.data.examples)
+    if name is None:
+        return known[0]
+    if name not in SCORES:
+        raise UserError(f"unknown score {name!r}.{near_miss(name, SCORES)} Expected one of {', '.join(SCORES)}")
+    if name not in known:
+        lack = "have no answers" if known == ("token_loss",) else "have no wrong answers beside the answers"
+        lack = "have answers, which are scored" if name == "token_loss" else lack
+        raise UserError(f"score {name}: the prompts of {plan.data.spec!r} {lack}; expected one of {', '.join(known)}")
+    return name
+
+
 def scored(
     plan: Plan,
     examples: Sequence[Example],
@@ -177,7 +214,7 @@ def scored(
     )
     logits = output.logits if output.logits.shape[1] == len(rows) else output.logits[:, rows]
     wrong = _wrong_tokens(plan, examples) if {"logit_difference", "choice"} & set(names) else None
-    read = Scored(logits.float().cpu(), targets[:, rows].cpu(), wrong)
+    read = Scored(logits, targets[:, rows].cpu(), None if wrong is None else wrong.cpu())
     found = {name: SCORES[name].function(read) for name in names if name in SCORES}
     return found if kept is None else found | {KEPT.name: kept[:, 0] / kept[:, 1]}
 

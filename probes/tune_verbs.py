@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ..data.errors import UserError
+from ..data.heads import parse_head
 from ..data.terminal import at_least, print_table, teach
 from .edit_verbs import number, readable
 from .model_argument import add_model, load_model
@@ -64,8 +65,11 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--goal", help="better or worse")
     parser.add_argument("--kind", help="the edit of greedy (`headatlas edit --help`)")
     parser.add_argument("--amount", type=float, help="what a hidden sink keeps (act), or the amount of greedy's edit")
-    parser.add_argument("--from-group", help="a label of tokens, or `first`; several: a+b; all others: not:a")
-    parser.add_argument("--to-group", help="a label of tokens, or `first`")
+    parser.add_argument(
+        "--from-group", metavar="GROUP",
+        help="a label of tokens, `first`, or `answering` (whose next token is of the answer); a+b; all others: not:a",
+    )  # fmt: skip
+    parser.add_argument("--to-group", metavar="GROUP", help="as --from-group")
     parser.add_argument("--sinks", type=at_least(0), help="first keys that `mask` keeps")
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink (default: 5 / tokens)")
@@ -84,7 +88,8 @@ OPTIONS = (
 
 def tune_run(args: argparse.Namespace) -> int:
     """Search, measure on the held-out prompts, print both."""
-    from .methods.tune import find_method, tune
+    from .early import check_edit, check_heads, check_model, check_score_name, check_tokens
+    from .methods.catalog import find_method
 
     kind: Any = find_method(args.method)
     given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
@@ -93,8 +98,18 @@ def tune_run(args: argparse.Namespace) -> int:
         if name not in takes:
             flags = ", ".join(f"--{one.replace('_', '-')}" for one in takes)
             raise UserError(f"{args.method} takes {flags}; came --{name.replace('_', '-')}")
+    method = kind(**given)
+    check_model(args)
+    check_score_name(args.score)
+    check_tokens(args.data, (getattr(method, "group", None),), args.method)
+    if args.method == "greedy":
+        check_edit(args, method.edit([(0, 0)]))
+    check_heads(args, map(parse_head, args.heads or ()), args.method)
+
+    from .methods.tune import tune
+
     found = tune(
-        kind(**given), load_model(args), args.data, examples=args.examples, score=args.score, sets=args.sets,
+        method, load_model(args), args.data, examples=args.examples, score=args.score, sets=args.sets,
         seed=args.seed, bos=args.bos, store=args.store, say=lambda line: print(line, file=sys.stderr),
     )  # fmt: skip
     if args.json:

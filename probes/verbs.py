@@ -169,16 +169,19 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure_run(args: argparse.Namespace) -> int:
     """Plan, estimate, measure; print the runs."""
-    from .catalog import select, spelled_out
+    from .early import check_model, check_probes
+
+    _check_store(Path(args.store))
+    check_model(args)
+    probes, named = check_probes(args.probes, args.data)
+
     from .measure import carry_out, plan_runs
     from .progress import Bar
     from .wording import plan_text, said_of
 
-    probes = select(args.probes)
-    _check_store(Path(args.store))
     model = load_model(args)
     plans = plan_runs(
-        model, probes, args.data, named=spelled_out(args.probes), examples=args.examples, seed=args.seed,
+        model, probes, args.data, named=named, examples=args.examples, seed=args.seed,
         bos=args.bos, batch_tokens=args.batch_tokens, keep_positions=args.keep_positions,
         answers=args.answers, baselines=args.baselines,
     )  # fmt: skip

@@ -88,20 +88,18 @@ def plan_text(plan: Plan | WeightsPlan, store: str | Path) -> str:
 
 def learn_text(plan: LearnPlan, store: str | Path) -> str:
     """What a learning will do and what its forwards take; fits are counted, their time is not known before."""
-    from .learn import stored
+    from .once import stored
 
     held = stored(plan, store)
     if held is not None:
         return f"{plan.plan.title}: learned already, in {held.id}"
-    calls = plan.plan.model.text_calls.values()
-    vectors = sum(call.heads for call in calls) + len(calls)
-    fits = vectors * plan.settings.folds * (1 + plan.settings.controls)
+    fits = plan.vectors * plan.settings.folds * (1 + plan.settings.controls)
     cost = cost_of(plan.plan.model, plan.plan.lengths, batch_tokens=plan.plan.batch_tokens)
     return (
         f"{plan.plan.title}: {len(plan.labels)} labels of {plan.settings.label}, {cost.examples} examples, "
         f"{cost.tokens:,} tokens in about {cost.forwards} forwards, {cost.flops / 1e9:,.0f} GFLOP, "
-        f"about {duration(cost.seconds)}; then {fits:,} fits: {vectors} heads and layers, {plan.settings.folds} folds, "
-        f"the labels and {plan.settings.controls} draws of control labels"
+        f"about {duration(cost.seconds)}; then {fits:,} fits: {plan.vectors} heads and layers, "
+        f"{plan.settings.folds} folds, the labels and {plan.settings.controls} draws of control labels"
     )
 
 

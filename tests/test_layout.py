@@ -256,7 +256,7 @@ def test_what_is_imported_is_declared():
     names = {
         requirement.split(">")[0].split("=")[0].strip().lower() for requirement in PROJECT["project"]["dependencies"]
     }
-    inside = {"sklearn", "scipy", "flask", "werkzeug"}  # of scikit-learn and of dash
+    inside = {"sklearn", "scipy", "flask", "werkzeug", "huggingface_hub"}  # of scikit-learn, dash, transformers
     provided = {name.replace("-", "_") for name in names} | inside
     optional = {"triton", "PIL", "datasets", "duckdb", "IPython"}
     missing = set()

@@ -34,7 +34,8 @@ class Edit:
     """Names such as L5H1; None: every head."""
     amount: float | None = None
     from_group: str | None = None
-    """A label of tokens, or `first`: the first token that is no padding; `needle+answer`, `not:user` (`Place.keys`)."""
+    """A label of tokens; `first`: the first that is no padding; `answering`: those whose next token is of the answer;
+    `needle+answer`, `not:user` (`Place.keys`)."""
     to_group: str | None = None
     sinks: int | None = None
     recent: int | None = None

@@ -36,6 +36,8 @@ class Editor:
     partner: Mapping[Place_, Tensor] = field(default_factory=dict)
     coming: tuple[str, ...] = ()
     """Labels that no token has yet, but will."""
+    generating: bool = False
+    """Whether answers are being generated: the token after the last one will be of the answer."""
     phase: str = "prefill"
     """What the forward at hand is: `prefill` (whole prompts), or `decode` (the tokens after a cache)."""
     prompts: tuple[str, ...] = ()
@@ -106,7 +108,7 @@ class Editor:
 
     def _place(self, call: Call, heads: tuple[int, ...]) -> Place:
         turn = None if self.rotary is None else partial(self.rotary.turned, call.module)
-        return Place(call, heads, self.group_names, self.means, self.partner, self.coming, turn)
+        return Place(call, heads, self.group_names, self.means, self.partner, self.coming, self.generating, turn)
 
     def _alike(
         self, call: Call, edits: Sequence[Edit], inputs: AttentionInputs, heads: Sequence[int]

@@ -10,17 +10,11 @@ import torch
 from torch import Tensor
 
 from ...kernels.inputs import AttentionInputs
-from .kind import REQUIRED, edits, positive
+from .kind import REQUIRED, cache_sizes, edits, positive
 from .place import Place, first_key, never, sees, wider, with_key_bias
 
 if TYPE_CHECKING:
     from .edit import Edit
-
-
-def _cache(edit: Edit) -> str | None:
-    """A check: a query always sees itself."""
-    fits = edit.sinks is not None and edit.recent is not None and edit.sinks >= 0 and edit.recent >= 1
-    return None if fits else f"expected sinks of 0 or more and recent of 1 or more, came {edit.sinks} and {edit.recent}"
 
 
 def _nothing_else(inputs: AttentionInputs, edit: Edit, place: Place) -> Tensor:
@@ -63,7 +57,7 @@ def uniform(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInput
     return replace(inputs, query=torch.zeros_like(inputs.query), softcap=None, bias=None, sink_logits=None)
 
 
-@edits("weights", sinks=4, recent=REQUIRED, check=_cache)
+@edits("weights", sinks=4, recent=REQUIRED, check=cache_sizes)
 def mask(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     """Only the first `sinks` and the last `recent` keys are seen, as with a cache that keeps no others."""
     assert edit.sinks is not None and edit.recent is not None
@@ -77,7 +71,7 @@ def mask(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     return replace(inputs, visibility=replace(view, rule=kept))
 
 
-@edits("weights", sinks=4, recent=REQUIRED, check=_cache, needs="rotary")
+@edits("weights", sinks=4, recent=REQUIRED, check=cache_sizes, needs="rotary")
 def streaming(inputs: AttentionInputs, edit: Edit, place: Place) -> AttentionInputs:
     """As `mask`, and positions are counted in the cache (StreamingLLM): no query is more than sinks + recent - 1 away.
 

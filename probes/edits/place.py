@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from ...data.errors import UserError
-from ...data.groups import LABELS, family
+from ...data.groups import ANSWERING, FIRST, LABELS, NOT, family
 from ...kernels.inputs import AttentionInputs
 from ...kernels.sdpa import attention_output
 from ...kernels.stats import Call
 
-FIRST = "first"
-"""The pseudo label of the first token that is no padding."""
-NOT = "not:"
-"""Before a name: all tokens that it does not name."""
 Place_ = tuple[str, int]
 Turn = Callable[[Tensor, Tensor, Tensor], Tensor]
 """turn(queries, where they stand, where they shall), places int64 [batch, query]."""
@@ -37,6 +33,8 @@ class Place:
     """(tower, layer) -> outputs [batch, head, query, d_head] of the partner prompts."""
     coming: tuple[str, ...] = ()
     """Labels that no token has yet, but will."""
+    generating: bool = False
+    """Whether a token of the answer comes after the last one."""
     turn: Turn | None = None
     """Queries of this call [batch, head, query, d_head] as if they stood elsewhere, for an edit that needs `rotary`."""
 
@@ -48,8 +46,8 @@ class Place:
     def keys(self, inputs: AttentionInputs, name: str, *, of: str = "key") -> Tensor:
         """bool [batch, key] (or query), True for tokens that `name` names; refused if there are none.
 
-        A name is a label, with the labels under it, or `first`; several are joined by `+`; after `not:` all other
-        tokens are meant, padding aside: `not:user+answer`.
+        A name is a label, with the labels under it, `first`, or `answering`: tokens whose next token is one of the
+        answer. Several are joined by `+`; after `not:` all other tokens are meant, padding aside: `not:user+answer`.
         """
         one, *others = name.removeprefix(NOT).split("+")
         found = self._labelled(inputs, one, of)
@@ -65,10 +63,10 @@ class Place:
 
     def _labelled(self, inputs: AttentionInputs, name: str, of: str) -> Tensor:
         """bool [batch, key] (or query), True for tokens labelled `name` or a label under it; refused if none is."""
-        if name == FIRST:
-            first, (_, _, queries, _) = first_key(inputs), inputs.shape
-            start = inputs.visibility.offset
-            return first if of == "key" else first[:, start : start + queries]
+        if name in (FIRST, ANSWERING):
+            keys = first_key(inputs) if name == FIRST else self._answering(inputs)
+            start, queries = inputs.visibility.offset, inputs.shape[2]
+            return keys if of == "key" else keys[:, start : start + queries]
         known = set(family(name)) if name in LABELS else {name}
         members = [index for index, one in enumerate(self.group_names) if one in known]
         keys = inputs.labels("key")
@@ -78,16 +76,33 @@ class Place:
             raise UserError(f"no token is labelled {name!r} here; the prompts have {', '.join(there)}, and {FIRST!r}")
         return torch.isin(inputs.labels(of), wanted)
 
+    def _answering(self, inputs: AttentionInputs) -> Tensor:
+        """bool [batch, key], True for tokens whose next one is of the answer, or will be."""
+        said = self._labelled(inputs, "answer", "key")
+        real = real_keys(inputs)
+        place = torch.arange(said.shape[1], device=said.device).expand_as(said)
+        last = said.shape[1]
+        after = place if real is None else place.masked_fill(~real, last).flip(1).cummin(1).values.flip(1)
+        after = torch.nn.functional.pad(after[:, 1:], (0, 1), value=last)
+        follows = torch.nn.functional.pad(said, (0, 1), value=self.generating).gather(1, after)
+        return follows if real is None else follows & real
+
 
 def first_key(inputs: AttentionInputs) -> Tensor:
     """bool [batch, key], True for the first key that is no padding."""
     batch, _, _, keys = inputs.shape
-    real = inputs.visibility.key_mask
-    if real is None and inputs.key_tokens is not None:  # a model that makes its mask itself hides padding in a rule
-        real = inputs.key_tokens >= 0
+    real = real_keys(inputs)
     if real is None:
         return (torch.arange(keys, device=inputs.query.device) == 0).expand(batch, keys)
     return real & (real.long().cumsum(1) == 1)
+
+
+def real_keys(inputs: AttentionInputs) -> Tensor | None:
+    """bool [batch, key], True for keys that are no padding; None where nothing says that there is any."""
+    real = inputs.visibility.key_mask
+    if real is None and inputs.key_tokens is not None:  # a model that makes its mask itself hides padding in a rule
+        real = inputs.key_tokens >= 0
+    return real
 
 
 def picked(inputs: AttentionInputs, heads: tuple[int, ...]) -> AttentionInputs:

@@ -8,6 +8,7 @@ section 2.3. `headatlas gates` trains the gates themselves.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from ...data.tokens import TokenBatch
 from ...kernels.stats import Call
 from ..edits.edit import Edit
 from ..experiment import experiment
-from ..forward import edited
-from ..models import Model
+
+if TYPE_CHECKING:
+    from ..models import Model
 
 CACHES = ((4, 16), (64, 256))
 """(sinks, recent tokens); the second is what DuoAttention deploys."""
@@ -31,6 +33,8 @@ def kv_heads(model: Model) -> list[tuple[Call, int]]:
 
 def last_hidden(model: Model, batch: TokenBatch, edits: list[Edit]) -> Tensor:
     """The last hidden states [batch, token, d_model], after the final norm, with some edits in force."""
+    from ..forward import edited
+
     return edited(model, batch, edits, network=model.network.base_model).last_hidden_state.float()
 
 

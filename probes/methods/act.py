@@ -10,7 +10,7 @@ and the last.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
@@ -19,7 +19,9 @@ from ...data.heads import head_name
 from ..edits.edit import Edit
 from ..edits.sets import Head
 from .method import Choice
-from .search import Search
+
+if TYPE_CHECKING:
+    from .search import Search
 
 PAPER = (0, 1, -1)
 """Layers that the paper leaves out; below 0 they count from the end."""

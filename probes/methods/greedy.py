@@ -8,7 +8,7 @@ Source: as the greedy search for sets of heads in Wang et al., Interpretability 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import pandas as pd
 
@@ -16,8 +16,10 @@ from ...data.errors import UserError
 from ...data.heads import head_name
 from ..edits.edit import Edit
 from ..edits.sets import Head
-from .method import Choice
-from .search import ROUNDING, Search
+from .method import ROUNDING, Choice
+
+if TYPE_CHECKING:
+    from .search import Search
 
 GOALS = ("better", "worse")
 

@@ -1,16 +1,24 @@
-"""A named method: it chooses one edit on some prompts; what the edit does is reported on others."""
+"""A named method: it chooses one edit on some prompts; what the edit does is reported on others.
+
+The files of methods take no torch until a search runs, so that what they refuse is refused at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import pandas as pd
 
 from ...data.errors import UserError
 from ..edits.edit import Edit
-from .search import Search
+
+if TYPE_CHECKING:
+    from .search import Search
+
+ROUNDING = 1e-6
+"""A gain up to this is float32 rounding: a head that it is all of is not said to help."""
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ answer so far are left as they are. Source: Zhang et al., Tell Your Model Where 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ...data.errors import UserError
-from ...data.groups import LABELS, check_group, family
+from ...data.groups import NOT, check_names
 from ..edits.edit import Edit
-from ..edits.place import FIRST, NOT
-from ..plan import ALWAYS, Plan
 from .method import Choice, best_of_grid, check_grid
-from .search import Search
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+    from .search import Search
 
 GRID = (0.9, 0.95)
 
@@ -36,15 +36,7 @@ class Pasta:
     def edits(self, plan: Plan) -> list[Edit]:
         """One for each alpha."""
         groups = plan.data.groups
-        for one in self.group.split("+"):
-            if one != FIRST:
-                check_group(one)
-                if one not in ALWAYS and not set(family(one)) & set(groups):
-                    there = ", ".join(label for label in LABELS if label in groups) or "no labels"
-                    raise UserError(
-                        f"{self.name}: no token of {plan.data.spec!r} is labelled {one!r}; expected one of its labels "
-                        f"({there}) or {FIRST!r}"
-                    )
+        check_names(self.group, groups, self.name, plan.data.spec)
         kept = [self.group, *(["answer"] if "answer" in groups and "answer" not in self.group.split("+") else [])]
         return [Edit("boost", self.heads, from_group=NOT + "+".join(kept), amount=one) for one in self.grid]
 

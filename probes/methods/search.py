@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...data.causal import LOWER_IS_BETTER, values_of
-from ...data.errors import UserError, near_miss
+from ...data.errors import UserError
 from ...data.reports import edit_link
 from ...data.run import Run
 from ..causal import every_head, part_of_plan
@@ -23,10 +23,7 @@ from ..edits.edit import Edit
 from ..edits.sets import Head
 from ..plan import Plan
 from ..progress import Report
-from ..scores import SCORES, scores_for
-
-ROUNDING = 1e-6
-"""A gain up to this is float32 rounding: a head that it is all of is not said to help."""
+from .method import ROUNDING
 
 
 @dataclass(frozen=True)
@@ -86,17 +83,3 @@ def halves(plan: Plan) -> tuple[Plan, Plan]:
     inside = np.isin(clusters, first)
     chosen_on, held_out = (part_of_plan(plan, np.flatnonzero(part).tolist()) for part in (inside, ~inside))
     return replace(chosen_on, data=replace(chosen_on.data, strata=())), held_out  # a search asks for means over all
-
-
-def check_score(name: str | None, plan: Plan) -> str:
-    """The score to search by, by default the first that these prompts have; one they do not have is refused."""
-    known = scores_for(plan.data.examples)
-    if name is None:
-        return known[0]
-    if name not in SCORES:
-        raise UserError(f"unknown score {name!r}.{near_miss(name, SCORES)} Expected one of {', '.join(SCORES)}")
-    if name not in known:
-        lack = "have no answers" if known == ("token_loss",) else "have no wrong answers beside the answers"
-        lack = "have answers, which are scored" if name == "token_loss" else lack
-        raise UserError(f"score {name}: the prompts of {plan.data.spec!r} {lack}; expected one of {', '.join(known)}")
-    return name

@@ -16,22 +16,21 @@ import pandas as pd
 
 from ...data.against import compare
 from ...data.causal import values_of
-from ...data.errors import UserError, near_miss
 from ...data.run import Run
 from ..causal import SETS, causal_report, prompts
 from ..edits.edit import Edit
 from ..models import Model
 from ..progress import Bar, Report
+from ..scores import check_score
 from .act import PAPER, Act
 from .greedy import Greedy
 from .method import Method
 from .pasta import GRID as ALPHAS
 from .pasta import Pasta
-from .search import Search, check_score, halves
+from .search import Search, halves
 from .zero_tuning import GRID as GAMMAS
 from .zero_tuning import ZeroTuning
 
-METHODS: dict[str, type[Method]] = {one.name: one for one in (ZeroTuning, Act, Pasta, Greedy)}
 LESS_RANDOM = "edited less random"
 
 
@@ -107,13 +106,6 @@ def less_random(runs: dict[str, Run]) -> pd.DataFrame:
         line |= {key: float(found[key][0]) for key in ("difference", "ci_low", "ci_high")}
         lines.append(line | {"lowest": np.nan, "highest": np.nan, "effect": np.nan, "n": int(found["n"][0])})
     return pd.DataFrame(lines)
-
-
-def find_method(name: str) -> type[Method]:
-    """The method of that name."""
-    if name not in METHODS:
-        raise UserError(f"unknown method {name!r}.{near_miss(name, METHODS)} Expected one of {', '.join(METHODS)}")
-    return METHODS[name]
 
 
 def zero_tuning(

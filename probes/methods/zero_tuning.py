@@ -11,18 +11,20 @@ Source: Han et al., ZeroTuning, sections 3 and 4; the released code tries one he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from ...data.errors import UserError
+from ...data.groups import FIRST
 from ...data.heads import head_name
 from ..edits.edit import Edit
-from ..edits.place import FIRST
 from ..edits.sets import Head
 from .method import Choice, best_of_grid, check_grid
-from .search import Search
+
+if TYPE_CHECKING:
+    from .search import Search
 
 GRID = (0.1, 0.3, 0.5, 0.7, 1.5, 2.0, 3.0, 4.0)
 

@@ -8,9 +8,9 @@ from headatlas.data.causal import values_of
 from headatlas.data.errors import UserError
 from headatlas.data.examples import Example
 from headatlas.data.schema import run_id
-from headatlas.data.selection import choose_heads
+from headatlas.data.selection import choose_heads, orders_of
 from headatlas.data.store import open_store
-from headatlas.probes.budget import _read, budget, orders_of, sizes_of
+from headatlas.probes.budget import _read, budget, sizes_of
 from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts
 from headatlas.probes.edit_run import EditPlan, Means, aligned, carry_out, partner_of
@@ -57,6 +57,15 @@ def test_scores_are_those_of_the_models_own_logits(pico, plan):
         difference = (logits[rows[0], wanted[0]] - logits[rows[0], wrong]).item()
         assert found["logit_difference"][index] == pytest.approx(difference, abs=1e-4)
         assert found["choice"][index] == float(difference > 0)
+
+
+def test_scores_read_in_blocks_are_those_of_all_logits_at_once(plan, monkeypatch):
+    examples = plan.data.examples
+    whole = scored(plan, examples, names=scores_for(examples))
+    text = scored(plan, examples, names=("token_loss",))
+    monkeypatch.setattr("headatlas.probes.scores.BLOCK", 1000)  # one or two tokens at a time
+    blocks = scored(plan, examples, names=scores_for(examples)) | scored(plan, examples, names=("token_loss",))
+    assert all(torch.equal(blocks[name], values) for name, values in (whole | text).items())
 
 
 def test_a_label_word_is_chosen_among_all_label_words(pico):

@@ -396,3 +396,23 @@ def observed(model, batch, edits):
     """Logits and statistics of an edited forward, the prompts first."""
     stats = observe(model, batch, {"entropy", "group_mass"}, edits=edits)
     return [edited(model, batch, edits).logits, *(one[name] for one in stats for name in ("entropy", "group_mass"))]
+
+
+def test_answering_names_the_tokens_whose_next_is_of_the_answer():
+    """Of two prompts of different lengths: in the first layer, those rows alone are forced, and as every row would be."""
+    model = tiny()
+    ids = torch.randint(5, 90, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    real = torch.arange(LENGTH)[None] < torch.tensor([[LENGTH], [17]])
+    batch = labelled(model, ids.masked_fill(~real, 0), {"needle": NEEDLE, "answer": USER}, attention_mask=real)
+    rows = batch.answering()
+    assert rows[0].nonzero().flatten().tolist() == [11, 12, 13]
+    forced = (Edit("force", ["L0H1"], from_group=of, to_group="needle") for of in ("answering", "not:first"))
+    plain, found, every = (
+        observe(model, batch, {"output"}, edits=edits)[0]["output"][:, 1] for edits in ((), *([one] for one in forced))
+    )
+    torch.testing.assert_close(found[rows], every[rows])
+    torch.testing.assert_close(found[~rows], plain[~rows])
+    assert (found[rows] - plain[rows]).abs().max() > 1e-3
+    with pytest.raises(UserError, match="no token is labelled 'answer' here"):
+        observe(model, labelled(model, ids, {"needle": NEEDLE}), {"output"},
+                edits=[Edit("force", ["L0H1"], from_group="answering", to_group="needle")])  # fmt: skip

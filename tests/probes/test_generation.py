@@ -148,6 +148,17 @@ def _prompt(inputs, length):
     )
 
 
+def test_rows_that_say_the_answer_are_the_same_while_generating_and_when_it_is_given(model):
+    edits, batch = [Edit("force", HEADS, from_group="answering", to_group="needle")], _padded(model)
+    found = generate(model, batch, edits, max_new_tokens=STEPS, stop=(), keep_logits=True)
+    plain = generate(model, batch, max_new_tokens=STEPS, stop=(), keep_logits=True)
+    assert (found.logits[:, 0] - plain.logits[:, 0]).abs().max() > 1e-4  # the prompt's last token says the first one
+    for row, said in enumerate(found.responses):
+        given = _alone(model, batch, row, said)
+        logits = edited(model, given, edits).logits[0, given.answering()[0]]
+        _agree(found.logits[row], logits)
+
+
 def test_every_kind_is_tried():
     assert {one.kind for edits in STEPPED.values() for one in _listed(edits)} | {*PROMPT_ONLY, "streaming"} == set(
         all_kinds()

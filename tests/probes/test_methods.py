@@ -17,8 +17,8 @@ from headatlas.probes.edits.edit import Edit
 from headatlas.probes.edits.sets import SAME, SHARED, random_sets
 from headatlas.probes.forward import edited, observe
 from headatlas.probes.loading import load
+from headatlas.probes.methods.catalog import METHODS
 from headatlas.probes.methods.search import halves
-from headatlas.probes.methods.tune import METHODS
 from headatlas.probes.methods.zero_tuning import gamma_edit
 
 from .tiny import GROUPS, HEADS, LAYERS, labelled, tiny, tiny_network
