@@ -14,7 +14,7 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -39,7 +39,7 @@ SETS = {
 """(statistics, whether logsumexp is given)."""
 MAIN = ("rows", "rows, keys and blocks, logsumexp given", "rows and keys, logsumexp given")
 CANDIDATES: dict[str, tuple[int, ...]] = {
-    "BLOCK_Q": (64, 128, 256), "BLOCK_K": (32, 64, 128), "num_warps": (4, 8), "num_stages": (2, 3, 4),
+    "BLOCK_Q": (64, 128), "BLOCK_K": (64, 128), "num_warps": (4, 8), "num_stages": (2, 3), "maxnreg": (128, 168, 255),
 }  # fmt: skip
 TOLERANCE = 2e-3
 Shape = dict[str, int]
@@ -50,9 +50,9 @@ def sizes(shape: Shape) -> Iterator[list[Shape]]:
     """Every launch inside with `shape` in place of its own; what launches had of their own is collected."""
     own, seen = Launch.sizes, []
 
-    def changed(self: Launch, **options: Any) -> dict[str, Any]:
-        found = own(self, **options)
-        seen.append({name: found.get(name, 3) for name in CANDIDATES})
+    def changed(self: Launch, fields: Collection[str] = ()) -> dict[str, Any]:
+        found = own(self, fields)
+        seen.append({name: found.get(name, 255) for name in CANDIDATES})
         return found | shape
 
     Launch.sizes = changed  # type: ignore[method-assign]
@@ -63,13 +63,13 @@ def sizes(shape: Shape) -> Iterator[list[Shape]]:
 
 
 def candidates(*, cells: bool) -> list[Shape]:
-    """Every shape worth a try, likely ones first; cells of a block map want square blocks."""
+    """Every shape worth a try, likely ones first; cells of a block map are 64 keys wide."""
     found = [dict(zip(CANDIDATES, one, strict=True)) for one in itertools.product(*CANDIDATES.values())]
-    found = [one for one in found if one["BLOCK_Q"] * one["BLOCK_K"] <= 1 << 14]
-    found = [one for one in found if not (one["BLOCK_Q"] >= 256 and one["num_warps"] < 8)]
+    found = [one for one in found if one["num_warps"] == 8 or one["BLOCK_Q"] * one["BLOCK_K"] < 1 << 14]
+    found = [one for one in found if not (one["BLOCK_Q"] == 64 and one["num_warps"] == 8)]
     if cells:
-        found = [one for one in found if one["BLOCK_Q"] == one["BLOCK_K"] == 64]
-    return sorted(found, key=lambda one: (abs(one["BLOCK_Q"] - 128), abs(one["BLOCK_K"] - 64), one["num_stages"] != 3))
+        found = [one for one in found if one["BLOCK_K"] == 64]
+    return sorted(found, key=lambda one: (one["BLOCK_K"] != 64, one["num_stages"] != 2))
 
 
 def measured(what: str, inputs: Any, device: str, repeats: int, until: float) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ says which calls it can't take, and why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -167,19 +167,16 @@ class Launch:
         """The unit of value_weighted_mass, [batch, kv_head, 1], never 0."""
         return self.value_norms.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
-    @cached_property
-    def sizes(self) -> dict[str, Any]:
-        """Compile-time sizes of this call's kernels."""
-        return block_sizes(self.query.shape[-1], self.dtype)
+    def sizes(self, fields: Collection[str] = ()) -> dict[str, Any]:
+        """Compile-time sizes of the kernel that finds these fields."""
+        return block_sizes(self.query.shape[-1], self.dtype, fields)
 
     def sweep(self, names: set[str], given: Tensor | None) -> dict[str, Tensor]:
         """Run one sweep for the fields `names`, which hold one limit at most."""
         batch, heads, queries, _ = self.inputs.shape
         spelled = {split_name(name)[0]: name for name in names}
         pack = 1 if names & FINAL else self.inputs.repeats
-        sizes = dict(self.sizes)
-        if sizes["num_warps"] == 8 and not spelled.keys() & WIDE:
-            sizes["maxnreg"] = 128
+        sizes = self.sizes(spelled.keys())
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group", "received_entropy"}:
@@ -245,7 +242,6 @@ class Launch:
         if named:
             targets = torch.stack([self.inputs.targets[split_name(name)[1][0]] for name in named], dim=-1)
             weights = gather_weights(centred, given / BITS, targets)
-            weights = torch.where(torch.isfinite(given)[..., None], weights, 0.0)
             found |= dict(zip(named, weights.unbind(-1), strict=True))
         return found | selected_stats(centred, needs, given / BITS)
 
@@ -259,8 +255,9 @@ class Launch:
         widths = torch.tensor(
             [min(width, UNBOUNDED) for _, (width,) in windows], dtype=torch.int32, device=self.query.device
         )
-        grid = (triton.cdiv(queries, self.sizes["BLOCK_Q"]), batch * heads, len(windows))
-        row_bands[grid](self.call, given, widths, mass, **self.sizes)
+        sizes = self.sizes()
+        grid = (triton.cdiv(queries, sizes["BLOCK_Q"]), batch * heads, len(windows))
+        row_bands[grid](self.call, given, widths, mass, **sizes)
         return {name: mass[index] for index, (name, _) in enumerate(windows)}
 
     def key_bands(self, needs: frozenset[str], given: Tensor) -> dict[str, Tensor]:
@@ -272,8 +269,9 @@ class Launch:
         mass = torch.empty(len(bands), batch, heads, keys, device=self.query.device)
         limits = [[min(word, UNBOUNDED) for word in words] for _, words in bands]
         bounds = torch.tensor(limits, dtype=torch.int32, device=self.query.device)
-        grid = (triton.cdiv(keys, self.sizes["BLOCK_K"]), batch * heads, len(bands))
-        key_bands[grid](self.call, given, bounds, self.real, mass, **self.sizes)
+        sizes = self.sizes()
+        grid = (triton.cdiv(keys, sizes["BLOCK_K"]), batch * heads, len(bands))
+        key_bands[grid](self.call, given, bounds, self.real, mass, **sizes)
         return {name: mass[index] for index, (name, _) in enumerate(bands)}
 
     def finished(self, name: str, found: Mapping[str, Tensor]) -> Tensor:
@@ -310,15 +308,19 @@ class Launch:
         return values
 
 
-def block_sizes(width: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Head size, block shapes, precision of dot products, warps, stages: what fits registers and shared memory."""
+def block_sizes(width: int, dtype: torch.dtype, fields: Collection[str] = ()) -> dict[str, Any]:
+    """Head size, block shapes, precision of dot products, and the compiler's options, for a kernel of these fields.
+
+    Registers are capped where two programs of a multiprocessor are worth more than a few that spill.
+    """
     padded = max(16, triton.next_power_of_2(width))
     large = padded * dtype.itemsize > 256
-    return {
+    sizes = {
         "D": width, "BLOCK_D": padded, "BLOCK_Q": BLOCK_SIZE if large else 2 * BLOCK_SIZE, "BLOCK_K": BLOCK_SIZE,
-        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": 4 if large else 8,
-        "num_stages": 2, "enable_fp_fusion": True,
+        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": 4 if large else 8, "num_stages": 2,
+        "enable_fp_fusion": True,
     }  # fmt: skip
+    return sizes if large or WIDE & set(fields) else sizes | {"maxnreg": 128}
 
 
 def interpreted() -> bool:

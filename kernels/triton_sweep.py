@@ -45,6 +45,7 @@ from .triton_tile import (
     GROUPS,
     PARTS,
     UNIT,
+    by_query_group,
     columns,
     distances,
     halves,
@@ -53,7 +54,6 @@ from .triton_tile import (
     over_rows,
     same_token,
     sums_by_group,
-    by_query_group,
     whole,
 )  # fmt: skip
 

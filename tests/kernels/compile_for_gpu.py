@@ -84,7 +84,7 @@ def marks_of(fields, dtype: torch.dtype, padded: bool) -> Marks:
 
 def swept(fields, *, given: bool, dtype=torch.bfloat16, width=128, pack=1, padded=False, **rules) -> tuple:
     out = {name: pointer(torch.int32 if name.endswith(("_key", "_keys")) else torch.float32) for name in fields}
-    sizes = block_sizes(width, dtype)
+    sizes = block_sizes(width, dtype, fields)
     arguments = {
         "call": call_of(dtype, **rules), "marks": marks_of(fields, dtype, padded), "given": pointer(torch.float32) if given else None,
         "out": Out(*(out.get(name) for name in Out._fields)), "blocks": 64,

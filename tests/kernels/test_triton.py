@@ -23,7 +23,7 @@ from headatlas.probes.forward import observe
 from headatlas.probes.loading import load
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, spiky
+from .cases import EVERYTHING, FINITE, cases, infinite_bias, make, number_mask, spiky
 from .test_streaming import RELATIVE
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -172,6 +172,11 @@ def test_more_heads_than_a_grid_has_are_refused():
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_bias_of_minus_infinity_is_a_weight_of_zero(device):
     assert_equal(triton_stats(on(device, infinite_bias()), FINITE), reference_stats(infinite_bias(), FINITE))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_mask_of_large_negative_numbers_hides(device):
+    assert_equal(triton_stats(on(device, number_mask()), FINITE), reference_stats(number_mask(), FINITE))
 
 
 @pytest.mark.parametrize("device", DEVICES)
