@@ -13,7 +13,7 @@ from ..data.causal import UNEDITED
 from ..data.heads import head_name, parse_head
 from ..data.reports import ReportCard
 from ..data.store import Run, Store
-from .causal import NAMED, kind_words
+from .causal_words import NAMED, kind_words
 from .controls import capital, copyable
 from .state import headline, link
 

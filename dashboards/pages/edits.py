@@ -13,7 +13,8 @@ from ...data.causal import CausalReport
 from ...data.errors import UserError
 from ...data.reports import ReportCard, find_report, reports_in
 from ...data.store import Run
-from ..causal import causal_figure, causal_sentence, height_of
+from ..causal import causal_figure, height_of
+from ..causal_words import causal_sentence
 from ..controls import copyable, figure, icon, page, panel, problem, run_badges
 from ..edit_table import edit_table
 from ..edited import edit_commands, edited_card, measured_run, said_short
@@ -131,10 +132,11 @@ def edits_page(card: ReportCard, reports: list[ReportCard], run: Run | None, rep
     )
 
 
-def draw(scheme: str, edit: str) -> Any:
-    """The picture, and its first score in words."""
+def draw(scheme: str, narrow: bool | None, edit: str) -> Any:
+    """The picture, its height, and its first score in words."""
     report = report_of(edit)
-    return causal_figure(report, title=False, scheme=scheme_of(scheme)), causal_sentence(report)
+    drawn: Any = causal_figure(report, title=False, scheme=scheme_of(scheme), narrow=bool(narrow))
+    return drawn, {"height": drawn.layout.height}, causal_sentence(report)
 
 
 def report_of(edit: str) -> CausalReport:
@@ -154,8 +156,9 @@ def register(app: Dash) -> None:
         __name__, path="/edits", name="Edits", title="Edits · headatlas", order=3, layout=layout, icon="edits"
     )
     app.callback(
-        Output(GRAPH, "figure"), Output(f"{GRAPH}-caption", "children"), Input("scheme", "data"), State(EDIT, "value")
-    )(draw)
+        Output(GRAPH, "figure"), Output(GRAPH, "style"), Output(f"{GRAPH}-caption", "children"),
+        Input("scheme", "data"), Input("narrow", "data"), State(EDIT, "value"),
+    )(draw)  # fmt: skip
     app.callback(
         Output(DOWNLOAD, "data"),
         Input({"type": EXPORT, "kind": "csv"}, "n_clicks"), State(EDIT, "value"), prevent_initial_call=True,

@@ -194,7 +194,7 @@ SCORE: dict[str, Any] = {
 }
 LOSS = {**SCORE, "name": "answer_loss", "title": "Answer loss", "unit": "nats", "binary": False, "bounds": [0, None]}
 EDITED = ("L5H1", "L5H5")
-SETS = 4
+SETS = 5
 
 
 def write_edit(store: Path, model: str = "gpt2", *, kind: str = "zero", chosen_by: str | None = None) -> dict[str, str]:

@@ -110,7 +110,7 @@ def test_of_repeats_the_second_copy_is_judged(pico):
 
 
 def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tmp_path):
-    found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=3)
+    found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=5)
     table = found.table.set_index(["score", "condition"])
     assert (
         set(found.runs) == {"unedited", "edited", "random", "complement"}
@@ -123,10 +123,11 @@ def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tm
     assert line["ci_low"] <= line["difference"] <= line["ci_high"] < 0 and line["n"] == 10
     random = values_of(found.runs["random"], "answer_loss")
     plain = values_of(found.runs["unedited"], "answer_loss")
-    assert random.shape == (10, 3)
-    spread = random.mean(0) - plain.mean()
+    assert random.shape == (10, 5)
     difference = table.loc[("answer_loss", "edited"), "difference"]
-    effect = (difference - spread.mean()) / spread.std(ddof=1)
+    paired = values_of(found.runs["edited"], "answer_loss")[:, 0] - random.mean(1)
+    assert difference - (random.mean(0) - plain.mean()).mean() == pytest.approx(paired.mean())
+    effect = paired.mean() / np.sqrt(random.mean(0).var(ddof=1) + paired.var(ddof=1) / 10)
     assert table.loc[("answer_loss", "edited"), "effect"] == pytest.approx(effect)
     parents = {name: run.header["parents"] for name, run in found.runs.items()}
     base, edited_run = found.runs["unedited"].id, found.runs["edited"].id
