@@ -53,22 +53,31 @@ COLUMNS: list[dict[str, Any]] = [
     },
     {"field": "n", "headerName": "n", "headerTooltip": "Independent prompts", "flex": 44, "minWidth": 48},
 ]
-FORMATS = dict.fromkeys(("unedited", "edited", "random"), "fourFigures(params.value)")
-FORMATS |= {"difference": "signedFigures(params.value)", "effect": "signedEffect(params.value)"}
-for _column in COLUMNS[1:]:
-    _column |= {"type": "rightAligned"}
-    if _column["field"] != "interval":
-        _column |= {"comparator": {"function": "emptyLast"}}
-    if _column["field"] in FORMATS:
-        _column["valueFormatter"] = {"function": FORMATS[_column["field"]]}
+FORMATS = {name: "fourFigures(params.value)" for name in ("unedited", "edited", "random")} | {
+    "difference": "signedFigures(params.value)",
+    "effect": "signedEffect(params.value)",
+}
 
 
 def edit_table(identifier: str, report: CausalReport) -> dag.AgGrid:
     """The numbers of the picture."""
+    return grid(identifier, records(rows_of(report)), COLUMNS, FORMATS)
+
+
+def grid(identifier: str, rows: list[Any], columns: list[dict[str, Any]], formats: dict[str, str]) -> dag.AgGrid:
+    """A dense table, a row a `name`; its first column stays in sight, the others are numbers and intervals."""
+    numbers = []
+    for column in columns[1:]:
+        made = {"type": "rightAligned", **column}
+        if column["field"] != "interval":
+            made["comparator"] = {"function": "emptyLast"}
+        if column["field"] in formats:
+            made["valueFormatter"] = {"function": formats[column["field"]]}
+        numbers.append(made)
     return dag.AgGrid(
         id=identifier,
-        rowData=records(rows_of(report)),
-        columnDefs=COLUMNS,
+        rowData=rows,
+        columnDefs=[columns[0], *numbers],
         defaultColDef={"sortable": True, "resizable": False, "suppressHeaderMenuButton": True, "suppressMovable": True},
         getRowId="params.data.name",
         dashGridOptions={
