@@ -22,6 +22,7 @@ _ROOMS = {
     "causal_report": "probes.causal",
     "stored_report": "data.reports",
     "budget": "probes.budget",
+    "stored_budget": "data.budget",
     "prompts": "probes.causal",
     "generate": "probes.generation",
     "zero_tuning": "probes.methods.tune",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from .dashboards.policy import policy_figure
     from .dashboards.rhythm import rhythm_figure
     from .data.agreement import agreement
+    from .data.budget import stored_budget
     from .data.catalog import all_datasets
     from .data.examples import Example
     from .data.policy import policy

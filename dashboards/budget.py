@@ -1,4 +1,8 @@
-"""A score along the number of heads edited: in the order of a reading, and in random orders."""
+"""A score along the number of heads edited: in the order of a reading, and in random orders.
+
+Pointing at a step names the heads that it adds. A reading that names fewer heads than there are goes on at random: its
+points are open from there on, and the legend says after how many heads.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 
+from ..data.budget import SINGLE, Budget
 from ..data.causal import LOWER_IS_BETTER, RANDOM
 from ..data.errors import UserError, near_miss
 from .reading import Frame
@@ -17,19 +22,25 @@ from .wording import signed
 
 CLASSES = tuple(QUALITATIVE[index] for index in (5, 0, 2, 3, 1, 4))
 """A colour a reading; grey is for random orders."""
-SINGLE = f"{RANDOM} "
-"""What the name of a single random order begins with."""
+NAMED, BESIDE = 24, 6
+"""Heads of a step that are named, and how many of them on a line."""
 
 
 def budget_figure(
-    curves: Frame, score: str, readings: Sequence[str] | None = None, *, scheme: Scheme = "light"
-) -> go.Figure:
-    """`score` of the `curves` of a budget over the number of heads edited, with 95 % intervals over prompts.
+    curves: Budget | Frame, score: str | None = None, readings: Sequence[str] | None = None, *, title: bool = True,
+    scheme: Scheme = "light", narrow: bool = False,
+) -> go.Figure:  # fmt: skip
+    """A budget, or `score` of its `curves`, over the number of heads edited, with 95 % intervals over prompts.
 
-    Faint lines are single random orders, the dotted one their mean. The legend says each reading's area: (mean random
-    score - score in the reading's order) over the share of heads edited, the sign turned round for a loss. Of more
-    than six `readings`, all by default, the six with the largest areas are drawn.
+    Each step names the heads that it adds; open points are behind the end of what a reading names. Faint lines are
+    single random orders, the dotted one their mean. The legend says each reading's area: (mean random score - score in
+    the reading's order) over the share of heads edited, the sign turned round for a loss. Of more than six `readings`,
+    all by default, the six with the largest areas are drawn. `narrow` is for a phone.
     """
+    if isinstance(curves, Budget):
+        curves, score = curves.curves, score or curves.score
+    if score is None:
+        raise UserError("a table of curves does not say its score: expected budget_figure(curves, score)")
     sign = -1 if score in LOWER_IS_BETTER else 1
     named = list(dict.fromkeys(curves["reading"].astype(str)))
     single = [name for name in named if name.startswith(SINGLE)]
@@ -46,25 +57,33 @@ def budget_figure(
     _line(figure, _of(curves, RANDOM), middle, COLOURS[scheme]["text"], dash="dot")
     if len(drawn) == 1:
         _between(figure, _of(curves, drawn[0]), _of(curves, RANDOM), CLASSES[0])
+    sizes = _of(curves, RANDOM)["heads"].astype(int).tolist()
     for size, (name, colour) in enumerate(zip(drawn, CLASSES, strict=False)):
         better = sum(areas[one] >= areas[name] for one in single)
-        chance = f", {better} of {len(single)} random orders reach it" if single else ""
-        _line(figure, _of(curves, name), f"{name}: area {signed(areas[name])}{chance}", colour, size=11 - size)
-    sizes = _of(curves, RANDOM)["heads"].astype(int).tolist()
+        said = [f"{name}: area {signed(areas[name])}"]
+        said += [f"{better} of {len(single)} random orders reach it"] if single else []
+        said += [f"names {end} of {sizes[-1]} heads"] if (end := end_of(_of(curves, name))) < sizes[-1] else []
+        text = f"{said[0]}<br>{', '.join(said[1:])}" if narrow and said[1:] else ", ".join(said)
+        _line(figure, _of(curves, name), text, colour, size=11 - size)
     figure.update_xaxes(
-        title_text="heads edited", tickvals=spaced(sizes), range=[-0.015 * sizes[-1], 1.015 * sizes[-1]]
+        title_text="heads edited",
+        tickvals=spaced(sizes, 8 if narrow else 20),
+        tickangle=0,
+        range=[-0.015 * sizes[-1], 1.015 * sizes[-1]],
     )
     better = ", lower is better" if sign < 0 else ""
     figure.update_yaxes(title_text=f"{score.replace('_', ' ')}{better}", rangemode="tozero", nticks=7)
     rest = f", {len(drawn)} of {len(known)} readings" if len(drawn) < len(readings or known) else ""
+    top, below = 60 if title else 14, (35 if narrow else 19) * len(drawn) + 19 * (1 + bool(single)) + 64
     figure.update_layout(
-        template=template(scheme),
-        height=400 + 19 * (len(drawn) + 1 + bool(single)),
-        title={"text": f"<b>Head budget</b> · {score.replace('_', ' ')}{rest}", "x": 0, "xref": "paper"},
-        margin={"l": 60, "r": 16, "t": 60, "b": 48},
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "font": {"size": 12}, "entrywidth": 1,
-                "entrywidthmode": "fraction"},
+        template=template(scheme), height=320 + top + below,
+        margin={"l": 44 if narrow else 60, "r": 16, "t": top, "b": below},
+        legend={"orientation": "h", "y": -58 / 320, "yanchor": "top", "x": -0.12 if narrow else 0,
+                "font": {"size": 12}, "entrywidth": 1, "entrywidthmode": "fraction"},
     )  # fmt: skip
+    if title:
+        text = f"<b>Head budget</b> · {score.replace('_', ' ')}{rest}"
+        figure.update_layout(title={"text": text, "x": 0, "xref": "paper"})
     return figure
 
 
@@ -74,15 +93,33 @@ def area(reading: Frame, random: Frame) -> float:
     return float(np.trapezoid(lower, random["share"].to_numpy(float)))
 
 
-def spaced(sizes: list[int]) -> list[int]:
-    """Sizes to write on the axis: 0, and from the last one down those at least a twentieth of it apart.
+def end_of(rows: Frame) -> int:
+    """How many heads an order's reading names; all of them where the curves do not say."""
+    return int(rows["named"].max()) if "named" in rows else int(rows["heads"].max())
+
+
+def step_words(row: Any) -> str:
+    """The heads that a step adds, in lines of six, and whether the reading itself names them."""
+    names = str(getattr(row, "added", "")).split()
+    if not names:
+        return ""
+    shown = names[:NAMED]
+    lines = [", ".join(shown[at : at + BESIDE]) for at in range(0, len(shown), BESIDE)]
+    lines += [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
+    own = int(row.named) - (int(row.heads) - len(names))
+    whose = f"; the reading's order has ended, {len(names) - max(own, 0)} are random" if own < len(names) else ""
+    return f"<br>adds {len(names)}{whose}:<br>" + ",<br>".join(lines)
+
+
+def spaced(sizes: list[int], most: int = 20) -> list[int]:
+    """Sizes to write on the axis: 0, and from the last one down those at least a part of it, a twentieth, apart.
 
     >>> spaced([0, 1, 2, 4, 8, 16, 32, 48])
     [0, 4, 8, 16, 32, 48]
     """
     kept: list[int] = []
     for size in reversed(sizes):
-        if min(size, (kept[-1] if kept else 2 * size) - size) * 20 >= sizes[-1]:
+        if min(size, (kept[-1] if kept else 2 * size) - size) * most >= sizes[-1]:
             kept.append(size)
     return [0, *kept[::-1]]
 
@@ -102,13 +139,15 @@ def _line(
         spread = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 4, **ends}
     figure.add_scatter(
         x=rows["heads"], y=rows["mean"], mode="lines" if faint else "lines+markers", error_y=spread, cliponaxis=False,
-        line={"color": colour, "width": 1 if faint else 2, "dash": dash}, marker={"size": size},
+        line={"color": colour, "width": 1 if faint else 2, "dash": dash},
+        marker={"size": size, "symbol": ["circle" if one <= end_of(rows) else "circle-open" for one in rows["heads"]]},
         opacity=0.35 if faint else 1, legendgroup="single" if faint else name,
         name="single random orders" if faint else name, showlegend=not faint or first,
         meta="single" if faint else "order", customdata=rows[["share", "ci_low", "ci_high"]],
+        text=[step_words(row) for row in rows.itertuples(index=False)],
         hoverinfo="skip" if faint else None,
         hovertemplate=None if faint else "%{x} heads, %{customdata[0]:.0%} of all: <b>%{y:.3f}</b>"
-                      "<br>95 % interval %{customdata[1]:.3f} – %{customdata[2]:.3f}<extra></extra>",
+                      "<br>95 % interval %{customdata[1]:.3f} – %{customdata[2]:.3f}%{text}<extra></extra>",
     )  # fmt: skip
 
 

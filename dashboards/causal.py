@@ -1,48 +1,63 @@
 """A causal report in pictures: each score of the unedited and the edited model, of random sets and of all other heads.
 
 A panel a score, a line a condition. Points have 95 % intervals over prompts; a small dot is one random set, their mean
-the bar across them. Beside each line stands its paired difference to the unedited model, with a 95 % interval.
+the bar across them. Beside each line stands its paired difference to the unedited model, with a 95 % interval. Where
+there is no room beside the lines, name and difference stand above each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..data.causal import CHOSEN, COMPLEMENT, LOWER_IS_BETTER, RANDOM, UNEDITED, CausalReport, values_of
+from ..data.causal import CHOSEN, COMPLEMENT, RANDOM, UNEDITED, CausalReport, values_of
 from ..data.errors import UserError
+from .causal_words import DIFFERENCE, difference_text, line_name, line_words, panel_title, title_of
 from .reading import Frame, bounds
 from .theme import COLOURS, QUALITATIVE, Scheme, template
-from .wording import interval, number, signed, signed_interval, three_figures
 
-LINE, PANEL, BOTTOM = 30, 64, 44
-"""Pixels of a condition, between the lines of two panels, and below the last one."""
-NAMED = 4
-"""More heads than these are counted, not named."""
+PANEL, BOTTOM = 64, 44
+"""Pixels between the lines of two panels, and below the last one."""
 SYMBOLS = {UNEDITED: "circle-open", COMPLEMENT: "square", **dict.fromkeys(CHOSEN, "circle")}
-UNSAID = ("kind", "heads", "by_prompt", "phase", "tower")
-"""What is no parameter of an edit's kind."""
-DIFFERENCE = "difference to unedited, 95 %"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a report is laid out: its colours, and whether words stand above the lines or beside them."""
+
+    scheme: Scheme
+    narrow: bool
+
+    @property
+    def line(self) -> int:
+        """Pixels of a condition."""
+        return 50 if self.narrow else 30
+
+    @property
+    def margin(self) -> dict[str, int]:
+        """Pixels at the left and at the right."""
+        return {"l": 12, "r": 12} if self.narrow else {"l": 12, "r": 232}
 
 
 def causal_figure(
-    report: CausalReport, score: str | None = None, *, title: bool = True, scheme: Scheme = "light"
-) -> go.Figure:
+    report: CausalReport, score: str | None = None, *, title: bool = True, scheme: Scheme = "light",
+    narrow: bool = False,
+) -> go.Figure:  # fmt: skip
     """Every score of a causal report, or one of them: unedited, edited, random sets, all other heads.
 
     Points have 95 % intervals over prompts; dots are single random sets, the bar their mean. The difference to the
-    unedited model, paired by prompt, stands beside each line.
+    unedited model, paired by prompt, stands beside each line, or above it where the picture has to be `narrow`.
     """
     table = report.table.loc[report.table["condition"].isin(list(report.runs)), :]
     known = list(dict.fromkeys(table["score"]))
     if score is not None and score not in known:
         raise UserError(f"the report has no score {score!r}; it has {', '.join(known)}")
-    shown = [score] if score else known
-    top, height = top_of(title=title), height_of(report, len(shown), title=title)
+    shown, look = [score] if score else known, Look(scheme, narrow)
+    top, height = top_of(title=title), height_of(report, len(shown), title=title, narrow=narrow)
     plot = height - top - BOTTOM
     cards = report.runs[UNEDITED].header["probes"]
     figure = make_subplots(
@@ -51,16 +66,14 @@ def causal_figure(
     )  # fmt: skip
     figure.update_annotations(x=0, xanchor="left", font={"size": 13}, yshift=4)
     for row, name in enumerate(shown, start=1):
-        _panel(figure, report, table.loc[table["score"] == name, :], cards[name], row, scheme)
-    figure.add_annotation(
-        text=DIFFERENCE, x=1, xref="paper", xshift=16, xanchor="left", y=1, yref="paper", yshift=4, yanchor="bottom",
-        showarrow=False, font={"color": COLOURS[scheme]["muted"], "size": 12}, name="heading",
-    )  # fmt: skip
+        _panel(figure, report, table.loc[table["score"] == name, :], cards[name], row, look)
+    if not narrow:
+        figure.add_annotation(
+            text=DIFFERENCE, x=1, xref="paper", xshift=16, xanchor="left", y=1, yref="paper", yshift=4,
+            yanchor="bottom", showarrow=False, font={"color": COLOURS[scheme]["muted"], "size": 12}, name="heading",
+        )  # fmt: skip
     figure.update_layout(
-        template=template(scheme),
-        height=height,
-        margin={"l": 12, "r": 232, "t": top, "b": BOTTOM},
-        showlegend=False,
+        template=template(scheme), height=height, margin={**look.margin, "t": top, "b": BOTTOM}, showlegend=False
     )
     if title:
         heading = {"text": title_of(report), "x": 0, "xref": "container", "y": 1, "yref": "container"}
@@ -73,50 +86,10 @@ def top_of(*, title: bool) -> int:
     return 76 if title else 38
 
 
-def height_of(report: CausalReport, scores: int = 0, *, title: bool = True) -> int:
+def height_of(report: CausalReport, scores: int = 0, *, title: bool = True, narrow: bool = False) -> int:
     """The height of the picture of so many scores, by default of all."""
-    count = scores or len(set(report.table["score"]))
-    return top_of(title=title) + count * (LINE * len(report.runs) + PANEL) - PANEL + BOTTOM
-
-
-def title_of(report: CausalReport) -> str:
-    """What was edited, on how many prompts of what."""
-    header = report.runs[UNEDITED].header
-    return f"<b>Edit {edit_words(report)}</b> · {header['model']['name']} · n {max(report.table['n'].tolist())}"
-
-
-def panel_title(card: Any, name: str) -> str:
-    """The score with its unit, and which way is better where that is down."""
-    unit = f" · {card['unit']}" if card.get("unit") else ""
-    return f"<b>{card.get('title') or name}</b>{unit}{' · lower is better' if name in LOWER_IS_BETTER else ''}"
-
-
-def edit_words(report: CausalReport) -> str:
-    """What was done to which heads, in a few words: `mask(sinks=4, recent=16) of 40 heads`."""
-    chosen = next((report.runs[name] for name in CHOSEN if name in report.runs), None)
-    cards = [] if chosen is None else (chosen.header.get("edits") or [[]])[0]
-    kinds = " and ".join(dict.fromkeys(map(kind_words, cards)))
-    return f"{kinds} of {heads_words(report)}" if kinds else "nothing edited"
-
-
-def kind_words(card: Mapping[str, Any]) -> str:
-    """The kind of an edit with its parameters: `mask(sinks=4, recent=16)`."""
-    given = ", ".join(f"{name}={value}" for name, value in card.items() if name not in UNSAID)
-    return f"{card['kind']}({given})" if given else str(card["kind"])
-
-
-def heads_words(report: CausalReport, most: int = NAMED) -> str:
-    """The heads by name where they are few, else how many."""
-    return ", ".join(report.heads) if 0 < len(report.heads) <= most else f"{len(report.heads)} heads"
-
-
-def line_name(report: CausalReport, condition: str, sets: int) -> str:
-    """What a condition is called beside its line."""
-    if condition == RANDOM:
-        return f"{sets} random set{'' if sets == 1 else 's'}"
-    heads = heads_words(report, 2)  # beside the lines there is room for two
-    named = {"edited": f"edited, {heads}", COMPLEMENT: "all other heads edited"}
-    return named.get(condition, condition)
+    count, line = scores or len(set(report.table["score"])), Look("light", narrow).line
+    return top_of(title=title) + count * (line * len(report.runs) + PANEL) - PANEL + BOTTOM
 
 
 def colour_of(condition: str, scheme: Scheme) -> str:
@@ -127,31 +100,43 @@ def colour_of(condition: str, scheme: Scheme) -> str:
     )
 
 
-def _panel(figure: go.Figure, report: CausalReport, rows: Frame, card: Any, row: int, scheme: Scheme) -> None:
+def _panel(figure: go.Figure, report: CausalReport, rows: Frame, card: Any, row: int, look: Look) -> None:
     """One score: a line for each condition, the first at the top."""
     place: Any = {"row": row, "col": 1}
     names = [line_name(report, one.condition, one.sets) for one in rows.itertuples(index=False)]
+    written = [f"<b>{name}</b>" if one in CHOSEN else name for name, one in zip(names, rows["condition"], strict=True)]
     plain = float(rows.loc[rows["condition"] == UNEDITED, "mean"].iloc[0])
-    for line, name in zip(rows.itertuples(index=False), names, strict=True):
-        at = len(names) - 1 - names.index(name)
+    for index, line in enumerate(rows.itertuples(index=False)):
+        at = len(names) - 1 - index
         if line.condition == RANDOM:
-            _strip(figure, values_of(report.runs[RANDOM], line.score).mean(0), at, scheme, place)
-        figure.add_trace(_point(line, at, name, scheme), **place)
+            _strip(figure, values_of(report.runs[RANDOM], line.score).mean(0), at, look, place)
+        figure.add_trace(_point(line, at, names[index], look.scheme), **place)
         if line.condition != UNEDITED:
-            figure.add_annotation(
-                text=f"<b>{signed(line.difference)}</b>  {signed_interval(line.ci_low, line.ci_high)}", showarrow=False,
-                x=1, xref="x domain", xshift=16, xanchor="left", y=at, yref="y", name=f"{line.score}/{line.condition}",
-                font={"size": 12.5}, **place,
-            )  # fmt: skip
-    figure.add_vline(x=plain, line={"color": COLOURS[scheme]["hatch"], "width": 1.2, "dash": "dot"}, **place)
+            _say(figure, difference_text(line), at, f"{line.score}/{line.condition}", look, place)
+        if look.narrow:
+            _say(figure, written[index], at, f"{line.score}/{line.condition}/name", look, place)
+    figure.add_vline(x=plain, line={"color": COLOURS[look.scheme]["hatch"], "width": 1.2, "dash": "dot"}, **place)
     low, high = bounds(card)
     limits = [low - 0.03 * (high - low), high + 0.03 * (high - low)] if low is not None and high is not None else None
-    figure.update_xaxes(range=limits, nticks=7, tickfont={"size": 11}, **place)
-    written = [f"<b>{name}</b>" if one in CHOSEN else name for name, one in zip(names, rows["condition"], strict=True)]
-    ticks = {"tickvals": list(range(len(names))), "ticktext": written[::-1], "tickfont": {"size": 12.5}}
-    text = {"color": COLOURS[scheme]["text"]}
-    figure.update_yaxes(range=[-0.6, len(names) - 0.4], showgrid=False, automargin=True, **ticks, **place)
-    figure.update_yaxes(tickfont=text, ticklabelstandoff=8, **place)
+    figure.update_xaxes(range=limits, nticks=7, tickangle=0, tickfont={"size": 11}, **place)
+    ticks = {"tickvals": list(range(len(names))), "ticktext": written[::-1], "showticklabels": not look.narrow}
+    font = {"size": 12.5, "color": COLOURS[look.scheme]["text"]}
+    ends = [-0.35, len(names) - 0.2] if look.narrow else [-0.6, len(names) - 0.4]
+    figure.update_yaxes(
+        range=ends, showgrid=False, automargin=True, tickfont=font, ticklabelstandoff=8, **ticks, **place
+    )
+
+
+def _say(figure: go.Figure, text: str, at: int, name: str, look: Look, place: Any) -> None:
+    """A name or a difference beside its line, or above it: names at the left, differences at the right."""
+    left = name.endswith("/name")
+    where: dict[str, Any] = {"x": 1, "xshift": 16, "xanchor": "left", "y": at}
+    if look.narrow:
+        where = {"x": 0 if left else 1, "xanchor": "left" if left else "right", "y": at, "yshift": 20}
+        where |= {"bgcolor": COLOURS[look.scheme]["surface"], "borderpad": 1}  # over the lines of the grid
+    figure.add_annotation(
+        text=text, showarrow=False, xref="x domain", yref="y", name=name, font={"size": 12.5}, **where, **place
+    )
 
 
 def _point(line: Any, at: int, name: str, scheme: Scheme) -> go.Scatter:
@@ -163,52 +148,25 @@ def _point(line: Any, at: int, name: str, scheme: Scheme) -> go.Scatter:
         marker = {"symbol": "line-ns", "size": 17, "line": {"width": 2.6, "color": COLOURS[scheme]["text"]}}
     if line.condition == UNEDITED:
         marker |= {"line": {"width": 2.2, "color": colour}}
-    words = [f"<b>{name}</b>", f"mean {number(line.mean)}, 95 % interval {interval(line.mean_low, line.mean_high)}"]
-    if random:
-        words.append(f"single sets {number(line.lowest)} to {number(line.highest)}")
-    if line.condition != UNEDITED:
-        ends = signed_interval(line.ci_low, line.ci_high)
-        words.append(f"difference {signed(line.difference)}, 95 % interval {ends}")
-    if np.isfinite(line.effect):
-        words.append(f"{three_figures(line.effect)} sd from the mean of the random sets' differences")
     spread = {"array": [line.mean_high - line.mean], "arrayminus": [line.mean - line.mean_low]}
     known = not random and np.isfinite(line.mean_low)
     return go.Scatter(
         x=[line.mean], y=[at], mode="markers", marker=marker, name=line.condition, meta=line.condition,
         error_x={"type": "data", "symmetric": False, "thickness": 1.8, "width": 5, "color": colour, **spread}
         if known else None,
-        hovertext=["<br>".join([*words, f"n {int(line.n)}"])], hovertemplate="%{hovertext}<extra></extra>",
+        hovertext=["<br>".join(line_words(line, name))], hovertemplate="%{hovertext}<extra></extra>",
         cliponaxis=False,
     )  # fmt: skip
 
 
-def _strip(figure: go.Figure, means: np.ndarray, at: int, scheme: Scheme, place: Any) -> None:
+def _strip(figure: go.Figure, means: np.ndarray, at: int, look: Look, place: Any) -> None:
     """One dot a random set, spread a little so that equal ones stay visible."""
-    spread = np.random.default_rng(0).uniform(-0.24, 0.24, len(means))
+    spread = np.random.default_rng(0).uniform(-0.24, 0.24, len(means)) * (0.6 if look.narrow else 1)
     figure.add_trace(
         go.Scatter(
             x=means, y=at + spread, mode="markers", meta="sets", cliponaxis=False,
-            marker={"size": 6.5, "color": COLOURS[scheme]["muted"], "opacity": 0.55},
+            marker={"size": 6.5, "color": COLOURS[look.scheme]["muted"], "opacity": 0.55},
             hovertemplate="one random set: %{x:.4g}<extra></extra>",
         ),
         **place,
     )  # fmt: skip
-
-
-def causal_sentence(report: CausalReport) -> str:
-    """The first score in one sentence: what the edit did to it, and what random sets did."""
-    rows = report.table.loc[report.table["score"] == report.table["score"].iloc[0], :].set_index("condition")
-    card = report.runs[UNEDITED].header["probes"][report.table["score"].iloc[0]]
-    title = card.get("title") or report.table["score"].iloc[0]
-    chosen = next((name for name in CHOSEN if name in report.runs), UNEDITED)
-    line = rows.loc[chosen]
-    said = f"{title}, with {edit_words(report)}: {number(line['mean'])}, unedited {number(rows.loc[UNEDITED, 'mean'])}"
-    ends = signed_interval(float(line["ci_low"]), float(line["ci_high"]))
-    said += f"; difference {signed(float(line['difference']))}, 95 % interval {ends}."
-    if RANDOM in report.runs:
-        random = rows.loc[RANDOM]
-        said += (
-            f" {int(random['sets'])} random sets of as many heads, from {report.drawn_from}: mean "
-            f"{number(random['mean'])}, single ones {number(random['lowest'])} to {number(random['highest'])}."
-        )
-    return said

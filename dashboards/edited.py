@@ -13,7 +13,7 @@ from ..data.causal import UNEDITED
 from ..data.heads import head_name, parse_head
 from ..data.reports import ReportCard
 from ..data.store import Run, Store
-from .causal import NAMED, kind_words
+from .causal_words import NAMED, kind_words
 from .controls import capital, copyable
 from .state import headline, link
 
@@ -133,5 +133,5 @@ def runs_list(card: ReportCard) -> html.Dl:
 def typed(header: Mapping[str, Any]) -> html.Div | None:
     """The command that wrote the run, where it was typed."""
     words = [str(word) for word in header.get("argv") or []]
-    verb = next((one for one in ("edit", "tune") if one in words[1:2]), None)
+    verb = next((one for one in ("edit", "tune", "budget") if one in words[1:2]), None)
     return copyable(shlex.join(["headatlas", *words[words.index(verb) :]])) if verb else None

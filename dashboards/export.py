@@ -47,3 +47,13 @@ def python_for_report(store: Path, run: str) -> str:
         "report.table\n"
         "ha.causal_figure(report)\n"
     )
+
+
+def python_for_budget(run: Run) -> str:
+    """The lines that read a head budget back and draw it in a notebook."""
+    return (
+        "import headatlas as ha\n\n"
+        f"budget = ha.stored_budget(ha.open_store({str(run.path.parent)!r}).run({run.id!r}))\n"
+        "budget.scores\n"
+        "ha.budget_figure(budget)\n"
+    )

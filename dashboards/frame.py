@@ -50,6 +50,7 @@ def frame(store_name: str) -> dmc.MantineProvider:
     )
     hidden = [
         dcc.Store(id="scheme"),
+        dcc.Store(id="narrow"),
         dcc.Store(id="selection", data={}),
         html.Div(id="toast", className="ha-toast", role="status", **aria(live="polite")),
     ]
@@ -114,10 +115,11 @@ def help_window() -> dmc.Modal:
 
 
 def frame_callbacks(app: Dash) -> None:
-    """The colour switch, the links of the rail, the search field and the help window; all in the browser."""
+    """The colour switch, whether the window is narrow, the links of the rail, the search field and the help window."""
     app.clientside_callback(
-        ClientsideFunction("headatlas", "chooseScheme"), Output("scheme", "data"), Input("scheme-choice", "value")
-    )
+        ClientsideFunction("headatlas", "chooseScheme"),
+        Output("scheme", "data"), Output("narrow", "data"), Input("scheme-choice", "value"),
+    )  # fmt: skip
     app.clientside_callback(
         "scheme => scheme || 'light'", Output("mantine", "forceColorScheme"), Input("scheme", "data")
     )

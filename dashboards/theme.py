@@ -121,6 +121,7 @@ def grid_options() -> dict[str, Any]:
         "fontSize": 13,
         "headerFontWeight": 600,
         "wrapperBorder": False,
+        "pinnedColumnBorder": False,
         "headerColumnResizeHandleColor": "transparent",
     }
     listed = ", ".join(f"{name}: {value!r}" for name, value in parameters.items()).replace("False", "false")

@@ -2,7 +2,10 @@
 
 A report is read from runs of edited forwards over the same prompts: `unedited`, `edited` or `policy`, `random` sets of
 as many heads, and all others (`complement`). Differences are paired by prompt; intervals are 95 % over clusters of
-prompts. `effect` is how many standard deviations of the random sets' differences a difference lies from their mean.
+prompts. `effect` is how far a difference lies from the mean of the random sets' differences, in standard deviations:
+d / sqrt(sd^2 + se^2), where sd is the spread of the sets and se the standard error of d over clusters of prompts. With
+sd alone it would grow without end where random sets do nothing; with se it is never more than the prompts can tell.
+NaN, and `no_effect` says why, below 5 random sets, below 5 clusters, and where neither sets nor prompts differ.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .against import compare
-from .intervals import bootstrap_mean, wilson
+from .intervals import MIN_CLUSTERS, bootstrap_mean, cluster_sums, wilson
 from .run import Run
 
 LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss", "repeat_loss"})
@@ -23,6 +26,10 @@ LOWER_IS_BETTER = frozenset({"answer_loss", "answer_entropy", "token_loss", "rep
 UNEDITED, RANDOM, COMPLEMENT = "unedited", "random", "complement"
 CHOSEN = ("edited", "policy")
 """The condition that a report is about."""
+MIN_SETS = 5
+"""Fewer random sets than this, and no effect: their spread would be a guess."""
+ROUNDING = 1e-9
+"""Scores that differ by less do not differ."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class CausalReport:
     """What an edit did: a row a condition and score, the runs it is read from, and how the control was drawn."""
 
     table: pd.DataFrame
-    """condition, score, sets, mean, mean_low, mean_high, difference, ci_low, ci_high, lowest, highest, effect, n."""
+    """condition, score, sets, mean, mean_low, mean_high, difference, ci_low, ci_high, lowest, highest, effect, n,
+    no_effect (why there is no effect)."""
     runs: dict[str, Run]
     """unedited, edited, random, complement."""
     heads: tuple[str, ...]
@@ -82,12 +90,13 @@ def table_of(runs: Mapping[str, Run]) -> pd.DataFrame:
     lines = []
     for score, card in base.header["probes"].items():
         plain = values_of(base, score)
-        spread = values_of(runs[RANDOM], score).mean(0) - plain.mean() if RANDOM in runs else np.zeros(0)
+        random = values_of(runs[RANDOM], score) if RANDOM in runs else np.zeros((len(plain), 0))
         for name, run in runs.items():
-            line = _line(values_of(run, score), plain, clusters, binary=bool(card["binary"]))
-            effect = np.nan if name in (UNEDITED, RANDOM) else _effect(line["difference"], spread)
+            values = values_of(run, score)
+            line = _line(values, plain, clusters, binary=bool(card["binary"]))
+            effect, why = (np.nan, "") if name in (UNEDITED, RANDOM) else effect_of(values[:, 0], random, clusters)
             n = line.pop("n")
-            lines.append({"condition": name, "score": score} | line | {"effect": effect, "n": n})
+            lines.append({"condition": name, "score": score} | line | {"effect": effect, "n": n, "no_effect": why})
     return pd.DataFrame(lines)
 
 
@@ -103,7 +112,24 @@ def _line(values: np.ndarray, plain: np.ndarray, clusters: np.ndarray, *, binary
     return line | {"n": int(found["n"][0])}
 
 
-def _effect(difference: float, spread: np.ndarray) -> float:
-    """Standard deviations of the random sets from their mean; NaN where they do not differ or are too few."""
-    deviation = spread.std(ddof=1) if len(spread) > 2 else 0.0
-    return (difference - float(spread.mean())) / float(deviation) if deviation > 1e-9 else float("nan")
+def effect_of(values: np.ndarray, sets: np.ndarray, clusters: np.ndarray) -> tuple[float, str]:
+    """(the effect of an edit's values [example] beside those of random sets [example, set], why there is none).
+
+    >>> prompts = np.arange(8)
+    >>> round(effect_of(prompts % 2.0, np.zeros((8, 5)), prompts)[0], 4)  # sets all alike: only the prompts differ
+    2.6458
+    >>> effect_of(prompts % 2.0, np.zeros((8, 4)), prompts)
+    (nan, 'fewer than 5 random sets')
+    """
+    if sets.shape[1] < MIN_SETS:
+        return float("nan"), f"fewer than {MIN_SETS} random sets"
+    sums, counts = (one[:, 0] for one in cluster_sums((values - sets.mean(1))[:, None], clusters))
+    groups, count = len(sums), counts.sum()
+    if groups < MIN_CLUSTERS:
+        return float("nan"), f"fewer than {MIN_CLUSTERS} independent prompts"
+    distance = float(sums.sum() / count)
+    error = np.sqrt(((sums - distance * counts) ** 2).sum() * groups / (groups - 1)) / count
+    deviation = float(np.hypot(sets.mean(0).std(ddof=1), error))
+    if not deviation > ROUNDING:
+        return float("nan"), "neither random sets nor prompts differ"
+    return distance / deviation, ""

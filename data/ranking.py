@@ -58,6 +58,13 @@ def readable(top: pd.DataFrame) -> pd.DataFrame:
     return _without_dull(shown, ["probe", "part", "tower", "head", "stratum", "mean", "interval", "n", "reliability"])
 
 
+def in_lines(top: pd.DataFrame) -> pd.DataFrame:
+    """A line a ranking: its highest heads with their means."""
+    named = top.assign(highest=[f"{head} {_number(mean)}" for head, mean in zip(top["head"], top["mean"], strict=True)])
+    lines = named.groupby(KEYS, sort=False, observed=True, as_index=False).agg({"highest": ", ".join, "n": "min"})
+    return _without_dull(lines, [*KEYS, "highest", "n"])
+
+
 def readable_against(top: pd.DataFrame) -> pd.DataFrame:
     """The same for a comparison: the interval is that of the difference."""
     shown = _rounded(top, ("mean", "baseline", "difference", "effect", "q"))

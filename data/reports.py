@@ -21,7 +21,10 @@ from .run import HEADER_NAME, Run, read_header
 EDIT_OF, CHOSEN_BY = "edit-of", "chosen-by"
 Standing = tuple[str, str, str, str]
 """A run, the condition as which it stands, the unedited run, and the edited run it stands beside."""
-KEPT = ("kind", "status", "said", "parents", "means", "created", "updated", "dtype", "model", "data", "argv")
+KEPT = (
+    *("kind", "status", "said", "parents", "means", "created", "updated", "dtype", "model", "data", "argv"),
+    "budget",
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,12 @@ def reports_in(store: Path) -> list[ReportCard]:
     return sorted(found, key=lambda one: (one.header["created"], one.id), reverse=True)
 
 
+def budgets_in(store: Path) -> list[ReportCard]:
+    """Every run of `headatlas budget` of a store that says its orders, the latest first; each stands alone."""
+    found = [ReportCard(name, {}, header, "") for name, header in _headers(store) if header["budget"]]
+    return sorted(found, key=lambda one: (one.header["created"], one.id), reverse=True)
+
+
 def stored_report(run: Run) -> CausalReport:
     """The causal report that a run of a store stands in: its edited run, or else the latest report with this run.
 
@@ -121,7 +130,8 @@ def _kept(folder: Path, _written: int) -> dict[str, Any]:
         return {"kind": "", "status": "unreadable"}
     edits = header.get("edits") or []
     return {name: header.get(name) for name in KEPT} | {
-        "parents": list(header.get("parents") or ()), "first": edits[0] if edits else [], "variants": len(edits),
+        "parents": list(header.get("parents") or ()), "variants": len(edits),
+        "first": next((one for one in edits if one), []),  # the first set of heads of a budget is empty
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 PIPED = 240
@@ -24,6 +25,14 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def screen_lines() -> int:
+    """Lines of the terminal; endless in a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console.size.height if console.is_terminal else sys.maxsize
 
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[object]], *, right: Collection[str] = ()) -> None:

@@ -1,23 +1,17 @@
-"""The command line of this room: `data`, `show`, `compare`, `rhythm`, `policy` and `taxonomy`."""
+"""The command line of this room: `data`, `compare`, `rhythm`, and with their own files `show`, `policy`, `taxonomy`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
-from .baselines import KINDS, kind_words, links_of
-from .errors import UserError, near_miss
 from .policy_verbs import policy_arguments as policy_arguments
 from .policy_verbs import policy_run as policy_run
+from .show_verbs import show_arguments as show_arguments
+from .show_verbs import show_run as show_run
 from .taxonomy_verbs import taxonomy_arguments as taxonomy_arguments
 from .taxonomy_verbs import taxonomy_run as taxonomy_run
-from .terminal import at_least, print_table, teach
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .run import Run
+from .terminal import print_table, teach
 
 DATA_HELP = """\
 examples:
@@ -35,25 +29,6 @@ A line of a .jsonl file is one prompt; `id` and one of text, messages, token_ids
 
 NAME:key=value,key=a+b+c names a data set and its parameters; a + makes a grid, and --examples is spread evenly over
 it. Lengths count all tokens of the measured model, BOS and answer included.
-"""
-
-SHOW_HELP = """\
-examples:
-  headatlas show latest
-  headatlas show latest --probe induction --top 10
-  headatlas show gpt2-repeats --probe induction --stratum "length=128" --format csv
-  headatlas show latest --against random
-  headatlas show latest --probe retrieval --kv-heads max
-
-RUN is an id, a unique prefix of one, or latest. `mean` is over examples; the interval is 95 %, over clusters of
-examples (n), and absent below 5 clusters; `reliability` is how well the order of heads repeats between two halves of
-the clusters, 1 at best. No row mixes lengths that are a factor of two or more apart.
-
---against shows the paired difference to the same prompts with random weights, or with their tokens shuffled, which
-`headatlas measure ... --baselines` measures: its mean over examples with a 95 % interval; `effect`, how many standard
-deviations of the baseline's heads the head lies from their mean; `q`, the Benjamini-Hochberg adjusted p of a sign-flip
-test over all heads of the row's probe, part and stratum. Largest effects first, of either sign.
-exit codes: 0 shown, 1 a file of the run is damaged, 2 there is no such run, probe or stratum.
 """
 
 
@@ -106,52 +81,6 @@ def data_run(args: argparse.Namespace) -> int:
         for record in records
     ]
     print_table(("name", "what", "parameters", "split by", "source"), rows)
-    return 0
-
-
-def show_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `headatlas show`."""
-    teach(parser, "A run in the terminal: what was run, and the heads with the highest means of each probe.", SHOW_HELP)
-    parser.add_argument("run", metavar="RUN", nargs="?", default="latest", help="run id, unique prefix, or latest")
-    parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
-    parser.add_argument("--probe", help="only this probe; without it, the run and the top heads of every probe")
-    parser.add_argument("--stratum", help='only this stratum, such as "length=512" (default: each of them)')
-    parser.add_argument("--against", choices=tuple(KINDS), help="subtract this baseline: random weights, or shuffled")
-    parser.add_argument(
-        "--top", type=at_least(1), help="heads per probe, part and stratum (default: 20, or 3 without --probe)"
-    )
-    parser.add_argument(
-        "--kv-heads", choices=("max", "mean"), help="one row per KV head: the max or mean of its query heads"
-    )
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
-
-
-def show_run(args: argparse.Namespace) -> int:
-    """Print the top heads of a run."""
-    from .ranking import NUMERIC, readable, readable_against, records, top_effects, top_heads
-    from .store import open_store
-
-    run, count = open_store(args.store).run(args.run, holding=args.probe), args.top or (20 if args.probe else 3)
-    if args.against and args.kv_heads:
-        raise UserError("--against compares query heads; leave out --kv-heads")
-    if args.against:
-        top = top_effects(_of_stratum(run.id, run.against(args.against, args.probe), args.stratum), count)
-    else:
-        heads = run.kv_heads(args.probe, together=args.kv_heads) if args.kv_heads else run.heads(args.probe)
-        top = top_heads(_of_stratum(run.id, heads, args.stratum), count, kv=bool(args.kv_heads))
-    if args.format == "json":
-        print(json.dumps(records(top), ensure_ascii=False, indent=1))
-        return 0
-    if args.format == "csv":
-        print(top.to_csv(index=False, lineterminator="\n"), end="")
-        return 0
-    if not args.probe:
-        _print_summary(run)
-    if len(top):
-        shown = readable_against(top) if args.against else readable(top)
-        print_table(list(shown), shown.itertuples(index=False, name=None), right=NUMERIC)
-    else:
-        print("no values yet")
     return 0
 
 
@@ -221,42 +150,3 @@ def rhythm_run(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     print_table(("share of", "found", "by chance", "difference (95 %)", "n texts"), rows)
     return 0
-
-
-def _of_stratum(run: str, heads: pd.DataFrame, stratum: str | None) -> pd.DataFrame:
-    """The rows of one stratum, or all of them; an unknown one is refused with those there are."""
-    if stratum is None:
-        return heads
-    known = list(dict.fromkeys(heads["stratum"]))
-    if stratum not in known:
-        raise UserError(
-            f"run {run} has no stratum {stratum!r}.{near_miss(stratum, known)} "
-            f"Expected one of {', '.join(known) or 'none'}"
-        )
-    return heads.loc[heads["stratum"] == stratum, :]
-
-
-def _print_summary(run: Run) -> None:
-    from .intervals import MIN_CLUSTERS
-    from .summary import NO_TOKENS
-
-    header, missing = run.header, len(run.missing())
-    model, data = header["model"], header["data"]
-    heads = f"{model.get('layers', '?')} layers of {model.get('heads', '?')} heads"
-    error = f" ({header['error']})" if header.get("error") else ""
-    gaps = f"; {missing} chunks missing" if missing else ""
-    print(f"{run.id}: {run.status}{error}")
-    print(f"  model    {model['name']}, {heads}, {header['dtype']}")
-    prompts = f"{data['spec']}, {data['examples']} examples, seed {header['seed']}, BOS {header['bos']}"
-    print(f"  data     {'the weights alone, no prompts' if data['spec'] == NO_TOKENS else prompts}")
-    if data["spec"] != NO_TOKENS and data["examples"] < MIN_CLUSTERS:
-        print(f"           fewer than {MIN_CLUSTERS} examples have no interval")
-    if header.get("said"):
-        print(f"  edited   {header['said']}")
-    print(f"  probes   {', '.join(header['probes']) or 'none'}{gaps}")
-    for kind, base in run.baselines().items():
-        state = "" if base.status == "done" else f", {base.status}"
-        print(f"  against  {KINDS[kind]} ({base.id}{state}): --against {kind}")
-    for link in links_of(header):
-        print(f"  baseline {kind_words(link)} of {link['run']}")
-    print()

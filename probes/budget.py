@@ -1,23 +1,18 @@
-"""Head budget curves: how a score falls as more heads are edited, in the order of a reading and in random orders.
+"""Head budget curves, run: the sets of heads of each order, and one run of edited forwards that scores them all.
 
-The area between the two is the reading's causal score: (mean random score - score in the reading's order), averaged
-over the share of heads edited; for a loss the sign is turned round. 0: the reading says no more than chance which heads
-matter, above 0: it finds them first, below 0: it puts them last. Intervals are over prompts; how far random orders lie
-from each other says what a single order does by chance.
+What is read off them, areas and curves, stands in `data/budget.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from ..data.causal import LOWER_IS_BETTER, values_of
-from ..data.intervals import bootstrap_mean, wilson
-from ..data.run import Run
+from ..data.budget import SINGLE, Budget, stored_budget
+from ..data.errors import UserError
 from .causal import every_head
 from .edit_run import EditPlan, Means, carry_out
 from .edits.edit import Edit
@@ -27,18 +22,6 @@ from .progress import Report
 
 ORDERS = 10
 """Random orders by default."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Curves of some readings, and of random orders, over the same prompts."""
-
-    scores: pd.DataFrame
-    """reading, area, ci_low, ci_high, chance (share of random orders with a larger area), to_half, n; best first."""
-    curves: pd.DataFrame
-    """reading, heads, share, mean, ci_low, ci_high; random orders are `random 0` and on, their mean is `random`."""
-    score: str
-    run: Run
 
 
 def sizes_of(count: int) -> list[int]:
@@ -70,18 +53,21 @@ def budget(
     means = Means(means_plan or plan) if kind.kind_of.needs == "means" else None
     variants = [[kind.of(heads)] if heads else [] for heads in sets]
     made = EditPlan(plan, variants, means=means, said=f"budget curves: {kind.kind} of {len(sets)} sets of heads")
-    run = carry_out(made, store, report=report)
-    name = score or made.names[0]
-    values = values_of(run, name) * (-1 if name in LOWER_IS_BETTER else 1)
-    return _read(values, places, list(orders), sizes, run, name)
+    if score not in (None, *made.names):
+        raise UserError(f"these prompts have no score {score!r}; they have {', '.join(made.names)}")
+    named = {name: len(order) for name, order in orders.items()}
+    held = {"score": score or made.names[0], "sizes": sizes, "orders": places, "named": named}
+    return stored_budget(carry_out(replace(made, budget=held), store, report=report))
 
 
 def points(
     plan: Plan, orders: Mapping[str, Sequence[Head]], random_orders: int = ORDERS
 ) -> tuple[list[int], list[tuple[Head, ...]], dict[str, list[int]]]:
     """(sizes, the different sets of heads to edit, order -> which set it has edited at each size)."""
+    if taken := [name for name in orders if f"{name} ".startswith(SINGLE)]:
+        raise UserError(f"{taken[0]!r}: expected an order whose name does not begin with 'random'")
     every, random = every_head(plan.model), np.random.default_rng(plan.seed)
-    drawn = {f"random {number}": _shuffled(every, random) for number in range(random_orders)}
+    drawn = {f"{SINGLE}{number}": _shuffled(every, random) for number in range(random_orders)}
     ranked = {name: _completed(order, every, random) for name, order in orders.items()}
     sizes, sets = sizes_of(len(every)), {}
     places = {
@@ -98,55 +84,3 @@ def _shuffled(heads: Sequence[Head], random: np.random.Generator) -> list[Head]:
 def _completed(order: Sequence[Head], every: Sequence[Head], random: np.random.Generator) -> list[Head]:
     """An order with the heads that it does not name behind it, in random order."""
     return [*order, *_shuffled(sorted(set(every) - set(order)), random)]
-
-
-def _read(
-    values: np.ndarray, places: dict[str, list[int]], names: list[str], sizes: list[int], run: Run, score: str
-) -> Budget:
-    """Areas and curves from values [prompt, variant]."""
-    clusters = run.examples()["cluster"].to_numpy()
-    share = np.array(sizes) / sizes[-1]
-    drawn = np.stack([values[:, places[name]] for name in places if name.startswith("random ")])
-    middle = drawn.mean(0)
-    chance = np.array([_area(middle - one, share).mean() for one in drawn])
-    lines = []
-    for name in names:
-        curve = values[:, places[name]]
-        area = _area(middle - curve, share)[:, None]
-        low, high = bootstrap_mean(area, clusters)
-        lines.append(
-            {
-                "reading": name, "area": float(area.mean()), "ci_low": float(low[0]), "ci_high": float(high[0]),
-                "chance": float((chance >= area.mean()).mean()), "to_half": _to_half(curve.mean(0), sizes),
-                "n": len(set(clusters)),
-            }
-        )  # fmt: skip
-    sign = -1 if score in LOWER_IS_BETTER else 1
-    binary = bool(run.header["probes"][score]["binary"])
-    curves = [_curve(name, sign * values[:, at], sizes, clusters, binary=binary) for name, at in places.items()]
-    curves.append(_curve("random", sign * middle, sizes, clusters, binary=binary))
-    scores = pd.DataFrame(lines).sort_values("area", ascending=False, kind="stable").reset_index(drop=True)
-    return Budget(scores, pd.concat(curves, ignore_index=True), score, run)
-
-
-def _area(difference: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """[prompt], the mean of difference [prompt, size] over the share of heads, by trapezoids."""
-    return np.trapezoid(difference, share, axis=1)
-
-
-def _to_half(curve: np.ndarray, sizes: Sequence[int]) -> float:
-    """The fewest heads after which less than half of the way from the first to the last point is left; NaN if never."""
-    if not curve[0] > curve[-1]:
-        return float("nan")
-    below = np.flatnonzero(curve <= (curve[0] + curve[-1]) / 2)
-    return float(sizes[below[0]]) if len(below) else float("nan")
-
-
-def _curve(name: str, values: np.ndarray, sizes: Sequence[int], clusters: np.ndarray, *, binary: bool) -> pd.DataFrame:
-    """mean and interval of values [prompt, size]: Wilson's where a single one is 0 or 1."""
-    n = len(set(clusters))
-    low, high = wilson(values.mean(0) * n, np.full(len(sizes), n)) if binary else bootstrap_mean(values, clusters)
-    return pd.DataFrame(
-        {"reading": name, "heads": sizes, "share": np.array(sizes) / sizes[-1], "mean": values.mean(0),
-         "ci_low": low, "ci_high": high}
-    )  # fmt: skip

@@ -18,7 +18,9 @@ examples:
 Edits the highest head of a reading, then the two highest, four, ... all, and scores the model each time; the same in
 random orders. `area` is the mean of (score in random order - score in the reading's order) over the share of heads
 edited, with a 95 % interval over prompts: how well the reading finds the heads that matter for this task. `chance` is
-the share of random orders that do as well; `to half` the fewest heads after which half of the effect is there.
+the share of random orders that do as well; `to half` the fewest heads after which half of the effect is there; `heads`
+how many heads the reading has values of, where the others follow in random order. The run is kept: the page Edits of
+`headatlas serve` draws it again, and so does `ha.budget_figure(ha.stored_budget(run))`.
 exit codes: 0 done, 1 failed after starting, 2 refused before anything ran.
 """
 
@@ -79,9 +81,13 @@ def budget_run(args: argparse.Namespace) -> int:
         (
             row["reading"], number(row["area"], "+.3f"),
             f"{number(row['ci_low'], '+.3f')} .. {number(row['ci_high'], '+.3f')}", number(row["chance"], ".2f"),
-            number(row["to_half"], ".0f"), str(row["n"]),
+            number(row["to_half"], ".0f"), str(row["named"]), str(row["n"]),
         )
         for row in found.scores.head(args.top).to_dict("records")
     ]  # fmt: skip
-    print_table(("reading", "area", "95 %", "chance", "to half", "n"), rows, right=("area", "chance", "to half", "n"))
+    names = ("reading", "area", "95 %", "chance", "to half", "heads", "n")
+    print_table(names, rows, right=("area", "chance", "to half", "heads", "n"))
+    print(
+        f"Next: headatlas serve --store {args.store}   or   ha.stored_budget(ha.open_store(...).run({found.run.id!r}))"
+    )
     return 0

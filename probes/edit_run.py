@@ -57,6 +57,8 @@ class EditPlan:
     means: Means | None = None
     said: str = ""
     """What the variants are, as `20 random sets from the same layers`."""
+    budget: Mapping[str, Any] | None = None
+    """Which variants are the steps of which order of heads: `data/budget.py`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,13 +75,17 @@ class EditPlan:
         """The run's header before its first row."""
         cards = {name: replace({**SCORES, KEPT.name: KEPT}[name], parts=self.parts).card() for name in self.names}
         edits = [[one.card() for one in variant] for variant in self.variants]
-        header = self.plan.header() | {
-            "kind": "edit",
-            "edits": [] if edits == [[]] else edits,
-            "said": self.said,
-            "means": self.means.plan.data.digest if self.means else None,
-            "probes": cards,
-        }
+        header = (
+            self.plan.header()
+            | {
+                "kind": "edit",
+                "edits": [] if edits == [[]] else edits,
+                "said": self.said,
+                "means": self.means.plan.data.digest if self.means else None,
+                "probes": cards,
+            }
+            | ({"budget": dict(self.budget)} if self.budget else {})
+        )
         own = run_id(header)  # a policy that leaves all heads as they are is the unedited run itself
         return header | {"parents": [dict(one) for one in self.links if one["run"] != own]}
 

@@ -28,8 +28,10 @@ examples:
 
 Scores the model as it is, with these heads edited, with --sets random sets of as many heads edited, and with all other
 heads edited. With --from, heads are chosen by a stored reading, and prompts of that run are left out. Differences are
-paired by prompt, with a 95 % interval; `effect` is how many standard deviations of the random sets' differences the
-difference lies from their mean. All of it is written as runs that name the unedited one as their parent.
+paired by prompt, with a 95 % interval. `effect` is how far the difference lies from the mean of the random sets', in
+standard deviations: the root of their variance plus the squared standard error over prompts, so that random sets which
+hardly vary make it no larger than the prompts can tell; none below 5 random sets or 5 independent prompts, and where
+neither differ. All of it is written as runs that name the unedited one as their parent.
 
 With --policy (a file of `headatlas policy`), the query heads of its streaming KV heads see sinks and recent tokens
 alone, by a mask with the tokens' own positions. Beside it stand --sets random policies with as many full KV heads,
@@ -118,6 +120,7 @@ def edit_run(args: argparse.Namespace) -> int:
         print(f"rows of these heads that had no other key for the weight and stayed as they were: {kept:.2%}")
     rows = [tuple(row.values()) for row in readable(found.table)]
     print_table(list(readable(found.table)[0]), rows, right=("mean", "effect", "n"))
+    _print_no_effect(found.table)
     print(f"Next: headatlas show {found.runs['edited'].id} --store {args.store}")
     return 0
 
@@ -172,12 +175,15 @@ def _policy_run(args: argparse.Namespace) -> int:
     cache = [f"{one:.3f}" for one in found.table["cache"]]
     rows = [line | {"cache": kept} for line, kept in zip(readable(found.table), cache, strict=True)]
     print_table(list(rows[0]), [tuple(row.values()) for row in rows], right=("mean", "effect", "n", "cache"))
+    _print_no_effect(found.table)
     print(f"Next: headatlas show {found.runs['policy'].id} --store {args.store}")
     return 0
 
 
 def readable(table: pd.DataFrame) -> list[dict[str, str]]:
     """A report's rows for people: rounded, the interval in one column, an undefined number as a dash."""
+    from ..data.causal import CHOSEN
+
     rows: list[dict[str, Any]] = table.to_dict("records")
     return [
         {
@@ -186,11 +192,20 @@ def readable(table: pd.DataFrame) -> list[dict[str, str]]:
             "mean": number(row["mean"]),
             "of single sets": "" if row["lowest"] != row["lowest"] else f"{row['lowest']:.3f} to {row['highest']:.3f}",
             "difference, 95 %": "" if row["condition"] == "unedited" else _difference(row),
-            "effect": number(row["effect"], "+.1f") if row["condition"] in ("edited", "policy") else "",
+            "effect": number(row["effect"], "+.1f") if row["condition"] in CHOSEN else "",
             "n": str(row["n"]),
         }
         for row in rows
     ]
+
+
+def _print_no_effect(table: pd.DataFrame) -> None:
+    """Why a chosen line has no effect, with the scores that lack it."""
+    from ..data.causal import CHOSEN
+
+    lacking = table[table["condition"].isin(CHOSEN) & (table["no_effect"] != "")]
+    for why, rows in lacking.groupby("no_effect", sort=False):
+        print(f"no effect, {why}: {', '.join(rows['score'])}")
 
 
 def _difference(row: dict[str, Any]) -> str:

@@ -46,10 +46,12 @@ Tell = Callable[[int], None]
 
 
 def stored(plan: Planned, store: str | Path) -> Run | None:
-    """The run of this plan if the store holds all of it, its links too."""
+    """The run of this plan if the store holds all of it, its links and the orders of a budget too."""
     header = plan.header()
     run = finished(Path(store), header)
-    known = (run.header.get("parents") or []) if run else []
+    if run is None or ("budget" in header and run.header.get("budget") != header["budget"]):
+        return None
+    known = run.header.get("parents") or []
     return run if all(one in known for one in header["parents"]) else None
 
 

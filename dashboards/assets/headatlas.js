@@ -15,6 +15,9 @@
     if (savedChoice() === "auto") { paint(resolve("auto")); setProps("scheme", { data: resolve("auto") }); }
   });
 
+  const narrow = window.matchMedia("(max-width: 640px)");  // the width at which the style sheet moves the rail, too
+  narrow.addEventListener("change", () => setProps("narrow", { data: narrow.matches }));
+
   // ---- where we are --------------------------------------------------------------------------------------------
   const DEFAULTS = { limits: "full", view: "one", minus: "nothing" };
   const prefix = () => (document.querySelector('a.ha-logo') || { getAttribute: () => "/" }).getAttribute("href").replace(/\/$/, "");
@@ -120,7 +123,7 @@
         localStorage.setItem("headatlas-scheme", choice || "auto");
         const scheme = resolve(choice || "auto");
         paint(scheme);
-        return scheme;
+        return [scheme, narrow.matches];
       },
       syncUrl(...values) {
         const context = window.dash_clientside.callback_context;

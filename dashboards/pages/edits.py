@@ -1,24 +1,28 @@
-"""Edits: what became of a task when some heads were edited, beside random heads and all the others."""
+"""Edits: what became of a task when some heads were edited, beside random heads and all the others; and head budgets,
+what becomes of it as more and more heads are edited."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import groupby
 from typing import Any
 
 import dash
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
+from dash.development.base_component import Component
 
+from ...data.budget import Budget
 from ...data.causal import CausalReport
 from ...data.errors import UserError
-from ...data.reports import ReportCard, find_report, reports_in
+from ...data.reports import ReportCard, budgets_in, find_report, reports_in
 from ...data.store import Run
-from ..causal import causal_figure, causal_sentence, height_of
-from ..controls import copyable, figure, icon, page, panel, problem, run_badges
+from ..budget import budget_figure
+from ..budgeted import budget_card, budget_in, budget_sentence, budget_table
+from ..causal import causal_figure, height_of
+from ..causal_words import causal_sentence
+from ..controls import copyable, figure, page, panel, problem, run_badges
+from ..edit_picker import edit_picker, groups_of
 from ..edit_table import edit_table
-from ..edited import edit_commands, edited_card, measured_run, said_short
-from ..export import EXPORT, export_menu, python_for_report
-from ..pickers import picker
+from ..edited import edit_commands, edited_card, measured_run
+from ..export import EXPORT, export_menu, python_for_budget, python_for_report
 from ..state import current_run, current_store, edits_of, link, plain, report_in
 from ..theme import scheme_of
 
@@ -27,17 +31,21 @@ PYTHON, DOWNLOAD = "edits-python", "edits-download"
 
 
 def layout(run: Any = None, edit: Any = None, **_query: Any) -> html.Div:
-    """The report in the URL; of a run the first of its model's edits, else the latest of the store."""
+    """The report or budget in the URL; of a run the first of its model's edits, else the latest of the store."""
     try:
         store, wanted = current_store(), plain(edit)
         of = current_run(plain(run)) if plain(run) else None
-        reports = reports_in(store.path)
-        found = edits_of(of) if of else reports
+        reports, budgets = reports_in(store.path), budgets_in(store.path)
+        found = edits_of(of) if of else [*reports, *budgets]
         if not wanted and not found:
-            return none_yet(of, len(reports))
-        card = find_report(reports, store.run(wanted).id) if wanted else found[0]
+            return none_yet(of, len(reports) + len(budgets))
+        chosen = store.run(wanted).id if wanted else found[0].id
+        groups = groups_of(reports, budgets)
+        if chosen in {one.id for one in budgets}:
+            return budget_page(chosen, groups, of)
+        card = find_report(reports, chosen)
         measured = of if of and of.header.get("kind") != "edit" else measured_run(card, store)
-        return edits_page(card, in_order(reports), measured, report_in(store, card))
+        return report_page(card, groups, measured)
     except UserError as error:
         return problem(error)
 
@@ -55,97 +63,77 @@ def none_yet(run: Run | None, others: int) -> html.Div:
     return page("Edits", panel(*body, className="ha-first-steps"))
 
 
-def in_order(reports: list[ReportCard]) -> list[ReportCard]:
-    """Reports on the same prompts together, the group with the latest first."""
-    latest: dict[str, int] = {}
-    for place, card in enumerate(reports):
-        latest.setdefault(card.base, place)
-    return sorted(reports, key=lambda card: latest[card.base])
-
-
-def edit_picker(card: ReportCard, reports: list[ReportCard], run: Run | None) -> html.Div:
-    """The reports in groups of one unedited run, and a step to the one before and after."""
-    groups = []
-    for base, cards in groupby(reports, key=lambda one: one.base):
-        members = list(cards)
-        header = members[0].header
-        name = (
-            f"{header['model']['name']} · {header['data']['name']}, {header['data']['examples']} prompts · {base[-8:]}"
-        )
-        items = [{"value": one.id, "label": said} for one, said in zip(members, labels(members), strict=True)]
-        groups.append({"group": name, "items": items})
-    at = [one.id for one in reports].index(card.id)
-    steps = [step(side, words, reports[at + by].id if 0 <= at + by < len(reports) else None, run)
-             for side, words, by in (("previous", "Previous edit", -1), ("next", "Next edit", 1))]  # fmt: skip
-    return html.Div([picker(EDIT, "Edit", groups, card.id, width=400), html.Div(steps, className="ha-steps")],
-                    className="ha-joined")  # fmt: skip
-
-
-def labels(cards: list[ReportCard]) -> list[str]:
-    """The edits in a few words, with the end of the id where others read the same."""
-    words = [said_short(one) for one in cards]
-    count = Counter(words)
-    return [said if count[said] == 1 else f"{said} · {one.id[-8:]}" for said, one in zip(words, cards, strict=True)]
-
-
-def step(side: str, words: str, edit: str | None, run: Run | None) -> html.Span | html.Div:
-    """A link to the edit before or after; the keyboard presses the same link."""
-    if edit is None:
-        return html.Span(icon(side), className="ha-step ha-step-off", title=words)
-    href = link("/edits", run=run.id if run else None, edit=edit)
-    mark: Any = {"data-step": side}
-    return html.Div(dcc.Link(icon(side), href=href, className="ha-step", title=words), **mark)
-
-
-def edits_page(card: ReportCard, reports: list[ReportCard], run: Run | None, report: CausalReport) -> html.Div:
-    """The table and the picture beside what was edited."""
-    height = height_of(report, title=False)
+def report_page(card: ReportCard, groups: list[Any], run: Run | None) -> html.Div:
+    """A causal report: the table and the picture beside what was edited."""
     store = current_store()
+    report = report_in(store, card)
+    python, height = python_for_report(store.path, card.id), height_of(report, title=False)
+    parts = edit_table(TABLE, report), edited_card(card, run, report.left_out)
+    return edits_page(card.id, groups, run, *parts, shown=report.runs["unedited"], python=python, height=height)
+
+
+def budget_page(chosen: str, groups: list[Any], run: Run | None) -> html.Div:
+    """A head budget: the readings and their curves beside what was edited."""
+    budget = budget_in(current_store(), chosen)
+    python, parts = python_for_budget(budget.run), (budget_table(TABLE, budget), budget_card(budget))
+    return edits_page(chosen, groups, run, *parts, shown=budget.run, python=python, height=500)
+
+
+def edits_page(
+    chosen: str, groups: list[Any], run: Run | None, table: Component, card: Component, *, shown: Run, python: str,
+    height: int,
+) -> html.Div:  # fmt: skip
+    """Table and picture beside the card, under the picker."""
     return page(
         "Edits",
         html.Div(
             [
                 html.Div(
                     [
-                        panel(edit_table(TABLE, report), label="Table of scores", className="ha-flush"),
-                        panel(figure(GRAPH, label="Scores by condition", height=height), label="Scores"),
+                        panel(table, label="Table of scores", className="ha-flush"),
+                        panel(figure(GRAPH, label="Scores", height=height), label="Scores"),
                     ],
                     className="ha-column",
                 ),
                 html.Div(
-                    panel(
-                        html.Div(edited_card(card, run, report.left_out), id=CARD),
-                        label="What was edited",
-                        className="ha-edited",
-                    ),
+                    panel(html.Div(card, id=CARD), label="What was edited", className="ha-edited"),
                     className="ha-column ha-side",
                 ),
             ],
             className="ha-split",
         ),
         dcc.Store(id=RUN, data=run.id if run else None),
-        dcc.Store(id=PYTHON, data=python_for_report(store.path, card.id)),
+        dcc.Store(id=PYTHON, data=python),
         dcc.Download(id=DOWNLOAD),
         *[html.Div(id=f"edits-{name}", hidden=True) for name in ("synced", "exported", "moved")],
-        aside=[*run_badges(report.runs["unedited"]), edit_picker(card, reports, run), export_menu()],
+        aside=[*run_badges(shown), edit_picker(EDIT, chosen, groups, run), export_menu()],
     )
 
 
-def draw(scheme: str, edit: str) -> Any:
-    """The picture, and its first score in words."""
-    report = report_of(edit)
-    return causal_figure(report, title=False, scheme=scheme_of(scheme)), causal_sentence(report)
+def draw(scheme: str, narrow: bool | None, edit: str) -> Any:
+    """The picture, its height, and what it says first in words."""
+    look: Any = {"title": False, "scheme": scheme_of(scheme), "narrow": bool(narrow)}
+    found = what_is(edit)
+    if isinstance(found, Budget):
+        drawn: Any = budget_figure(found, **look)
+        return drawn, {"height": drawn.layout.height}, budget_sentence(found)
+    drawn = causal_figure(found, **look)
+    return drawn, {"height": drawn.layout.height}, causal_sentence(found)
 
 
-def report_of(edit: str) -> CausalReport:
-    """The numbers of the report that the picker names."""
+def what_is(edit: str) -> Budget | CausalReport:
+    """The numbers of the budget or the report that the picker names."""
     store = current_store()
+    if edit in {one.id for one in budgets_in(store.path)}:
+        return budget_in(store, edit)
     return report_in(store, find_report(reports_in(store.path), edit))
 
 
 def download(clicks: int, edit: str) -> Any:
-    """The whole table of the report as a file."""
-    return dcc.send_data_frame(report_of(edit).table.to_csv, f"{edit}-report.csv", index=False)
+    """The whole table of the report, or the curves of the budget, as a file."""
+    found = what_is(edit)
+    table, name = (found.curves, "budget") if isinstance(found, Budget) else (found.table, "report")
+    return dcc.send_data_frame(table.to_csv, f"{edit}-{name}.csv", index=False)
 
 
 def register(app: Dash) -> None:
@@ -154,8 +142,9 @@ def register(app: Dash) -> None:
         __name__, path="/edits", name="Edits", title="Edits · headatlas", order=3, layout=layout, icon="edits"
     )
     app.callback(
-        Output(GRAPH, "figure"), Output(f"{GRAPH}-caption", "children"), Input("scheme", "data"), State(EDIT, "value")
-    )(draw)
+        Output(GRAPH, "figure"), Output(GRAPH, "style"), Output(f"{GRAPH}-caption", "children"),
+        Input("scheme", "data"), Input("narrow", "data"), State(EDIT, "value"),
+    )(draw)  # fmt: skip
     app.callback(
         Output(DOWNLOAD, "data"),
         Input({"type": EXPORT, "kind": "csv"}, "n_clicks"), State(EDIT, "value"), prevent_initial_call=True,

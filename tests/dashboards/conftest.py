@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from headatlas.data.store import open_store
 
-from .invented import write_edit, write_run
+from .invented import write_budget, write_edit, write_run
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -53,6 +53,14 @@ def edited(tmp_path_factory):
     return open_store(path), open_store(path).run(chosen_by), made
 
 
+@pytest.fixture(scope="session")
+def budgeted(tmp_path_factory):
+    """A store with a head budget alone, and its run."""
+    path = tmp_path_factory.mktemp("budgeted") / "runs"
+    write_budget(path)
+    return open_store(path).run()
+
+
 @contextmanager
 def served(path):
     """The address of a dashboard over a store, served in a thread."""
@@ -83,6 +91,12 @@ def compared_site(compared):
 @pytest.fixture(scope="session")
 def edited_site(edited):
     with served(edited[0].path) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def budgeted_site(budgeted):
+    with served(budgeted.path.parent) as address:
         yield address
 
 

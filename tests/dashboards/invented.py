@@ -194,7 +194,7 @@ SCORE: dict[str, Any] = {
 }
 LOSS = {**SCORE, "name": "answer_loss", "title": "Answer loss", "unit": "nats", "binary": False, "bounds": [0, None]}
 EDITED = ("L5H1", "L5H5")
-SETS = 4
+SETS = 5
 
 
 def write_edit(store: Path, model: str = "gpt2", *, kind: str = "zero", chosen_by: str | None = None) -> dict[str, str]:
@@ -224,12 +224,23 @@ def write_edit(store: Path, model: str = "gpt2", *, kind: str = "zero", chosen_b
     return found
 
 
-def _scored(store: Path, model: str, said: str, edits: list, right: list[int], parents: list | None = None) -> str:
+def write_budget(store: Path, model: str = "gpt2") -> str:
+    """Writes a budget of 4 heads in the order of `induction`, which names 2 of them, and in two random orders."""
+    sets = [[], ["L0H0"], ["L0H0", "L0H1"], ["L0H0", "L0H1", "L1H0", "L1H1"], ["L1H1"], ["L1H0", "L1H1"]]
+    edits = [[{"kind": "zero", "heads": one}] if one else [] for one in sets]
+    orders = {"induction": [0, 1, 2, 3], "random 0": [0, 4, 5, 3], "random 1": [0, 1, 2, 3]}
+    held = {"score": "exact_match", "sizes": [0, 1, 2, 4], "orders": orders, "named": {"induction": 2}}
+    return _scored(store, model, "budget curves", edits, [18, 8, 2, 0, 18, 16], budget=held)
+
+
+def _scored(
+    store: Path, model: str, said: str, edits: list, right: list[int], parents: list | None = None, **more: Any
+) -> str:  # fmt: skip
     """A run of 20 prompts; variant v answers `right[v]` of them, and its loss is 0 where it does, else 2."""
     count, names = 20, [str(index) for index in range(len(right))] if len(right) > 1 else []
     header = header_of(model, layers=12, heads=12, kv_heads=12, examples=count, probes=())
     header["data"] |= {"strata": [], "spec": "repeats:length=64"}
-    header |= {"kind": "edit", "said": said, "edits": edits, "parents": parents or []}
+    header |= {"kind": "edit", "said": said, "edits": edits, "parents": parents or [], **more}
     header["argv"] = ["headatlas", "edit", model, "--heads", ",".join(EDITED)]
     header["probes"] = {card["name"]: {**card, "parts": names} for card in (SCORE, LOSS)}
     writer = open_store(store, create=True).writer(header)

@@ -249,9 +249,32 @@ def test_edits_are_dark_where_the_system_is(open_page, edited_site):
     )
 
 
+def test_edits_fit_a_narrow_window(open_page, edited_site):
+    page = open_page(f"{edited_site}/edits")
+    page.wait_for_selector("#edits-graph .scatterlayer .points path")
+    page.set_viewport_size({"width": 420, "height": 900})
+    try:
+        page.wait_for_function("!document.querySelector('#edits-graph .js-plotly-plot').layout.yaxis.showticklabels")
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        plot = page.locator("#edits-graph .cartesianlayer .bglayer, #edits-graph .gridlayer").first.bounding_box()
+        assert plot["width"] > 280, "the scale of the figure has most of the width"
+        said = page.locator("#edits-graph .annotation", has_text="edited, L5H1, L5H5").first.bounding_box()
+        assert said["x"] >= 0 and said["x"] + said["width"] <= 420
+        inside = "[...document.querySelectorAll('#edits-table .ag-center-cols-viewport')].map(v => v.scrollWidth - v.clientWidth)"
+        assert page.evaluate(inside)[0] > 0, "the table scrolls inside itself"
+        rail = page.locator(".mantine-AppShell-navbar").bounding_box()
+        assert (rail["x"], rail["width"]) == (0, 420) and rail["y"] + rail["height"] == 900
+        for name in ("Runs", "Atlas"):
+            page.get_by_role("link", name=name, exact=True).click()
+            wait_text(page, "h1", name)
+            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        page.set_viewport_size({"width": 1440, "height": 900})
+
+
 def test_a_run_of_an_edit_opens_its_report(open_page, edited_site):
     page = open_page(edited_site)
     page.wait_for_selector(".ag-row")
-    page.get_by_label("Filter runs").fill("random: 4")
+    page.get_by_label("Filter runs").fill("random: 5")
     page.locator(".ha-run-link").first.click()
     wait_text(page, "h1", "Edits")

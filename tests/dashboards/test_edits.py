@@ -1,19 +1,22 @@
 """The page of edits and its pictures: numbers in traces, links both ways, what a wrong or an empty store says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from headatlas.dashboards.app import make_app
 from headatlas.dashboards.budget import CLASSES, area, budget_figure, spaced
-from headatlas.dashboards.causal import causal_figure, causal_sentence, edit_words
+from headatlas.dashboards.causal import causal_figure
+from headatlas.dashboards.causal_words import causal_sentence, edit_words
 from headatlas.dashboards.edit_table import rows_of
 from headatlas.dashboards.edited import edit_commands
 from headatlas.dashboards.export import python_for_report
 from headatlas.dashboards.pages import atlas, edits
 from headatlas.dashboards.pages import runs as runs_page
 from headatlas.dashboards.state import edits_of
+from headatlas.dashboards.wording import effect_text
 from headatlas.data.causal import CausalReport
 from headatlas.data.errors import UserError
 from headatlas.data.intervals import newcombe, wilson
@@ -42,7 +45,7 @@ def traces(figure, meta):
 def test_points_are_the_means_with_their_intervals(report):
     figure = causal_figure(report)
     point = {name: traces(figure, name)[0] for name in ("unedited", "edited", "random", "complement")}
-    assert [point[name].x[0] for name in point] == pytest.approx([0.9, 0.1, 0.75, 0.0])
+    assert [point[name].x[0] for name in point] == pytest.approx([0.9, 0.1, 0.7, 0.0])
     assert [point[name].y[0] for name in point] == [3, 2, 1, 0], "the unedited model at the top"
     low, high = (float(end) for end in wilson(2.0, 20))
     spread = point["edited"].error_x
@@ -54,8 +57,8 @@ def test_points_are_the_means_with_their_intervals(report):
 
 def test_each_random_set_is_a_dot(report):
     match, loss = traces(causal_figure(report), "sets")
-    assert sorted(match.x) == pytest.approx([0.6, 0.7, 0.8, 0.9])
-    assert sorted(loss.x) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert sorted(match.x) == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9])
+    assert sorted(loss.x) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(abs(np.asarray(match.y) - 1) < 0.3)
 
 
@@ -81,18 +84,41 @@ def test_a_single_score_can_be_drawn_and_an_unknown_one_is_refused(report):
 def test_the_table_has_a_row_a_score(report):
     rows = rows_of(report).set_index("name")
     assert rows.loc["exact_match", ["unedited", "edited", "difference", "random"]].tolist() == pytest.approx(
-        [0.9, 0.1, -0.8, 0.75]
+        [0.9, 0.1, -0.8, 0.7]
     )
-    spread = np.array([0.0, -0.1, -0.2, -0.3])
-    assert rows.loc["exact_match", "effect"] == pytest.approx((-0.8 - spread.mean()) / spread.std(ddof=1))
+    sets = np.arange(20)[:, None] < np.array([18, 16, 14, 12, 10])
+    paired = (np.arange(20) < 2) - sets.mean(1)
+    error = paired.std(ddof=1) / np.sqrt(20)
+    deviation = np.sqrt(sets.mean(0).var(ddof=1) + error**2)
+    assert rows.loc["exact_match", "effect"] == pytest.approx(paired.mean() / deviation)
+    assert rows.loc["exact_match", "no_effect"] == ""
     assert rows.loc["answer_loss", "score"] == "Answer loss" and rows["n"].tolist() == [20, 20]
+
+
+def test_where_there_is_no_effect_page_and_picture_say_why(report):
+    lacking = report.table.assign(effect=np.nan, no_effect="fewer than 5 random sets")
+    without = replace(report, table=lacking)
+    assert causal_sentence(without).endswith(" No effect is given: fewer than 5 random sets.")
+    assert "no effect: fewer than 5 random sets" in traces(causal_figure(without), "edited")[0].hovertext[0]
+    effect = f"effect {effect_text(report.table['effect'][1])} from the mean of the random sets"
+    assert effect in traces(causal_figure(report), "edited")[0].hovertext[0]
+
+
+def test_a_narrow_picture_has_names_and_differences_above_the_lines(report):
+    figure = causal_figure(report, title=False, narrow=True)
+    notes = {note.name: note for note in figure.layout.annotations}
+    name, difference = notes["exact_match/edited/name"], notes["exact_match/edited"]
+    assert name.text == "<b>edited, L5H1, L5H5</b>" and (name.x, name.xanchor) == (0, "left")
+    assert (difference.x, difference.xanchor, difference.yshift) == (1, "right", name.yshift) and name.yshift > 0
+    assert not figure.layout.yaxis.showticklabels and figure.layout.margin.r < 20 and "heading" not in notes
+    assert figure.layout.height > causal_figure(report, title=False).layout.height
 
 
 def test_the_caption_says_the_first_score(report):
     said = causal_sentence(report)
     assert said.startswith("Exact match, with zero of L5H1, L5H5: 0.100, unedited 0.900; difference -0.800, 95 %")
     assert said.endswith(
-        "4 random sets of as many heads, from the same layers: mean 0.750, single ones 0.600 to 0.900."
+        "5 random sets of as many heads, from the same layers: mean 0.700, single ones 0.500 to 0.900."
     )
 
 
@@ -106,7 +132,7 @@ def test_many_heads_are_counted_and_parameters_said(edited):
 def test_the_page_says_what_was_edited_and_leads_back(inside, edited):
     _, run, made = edited
     said = text_of(edits.layout(edit=made[0]["edited"]))
-    assert "Zero of L5H1, L5H5" in said and "induction:top=2" in said and "4 random sets from the same layers" in said
+    assert "Zero of L5H1, L5H5" in said and "induction:top=2" in said and "5 random sets from the same layers" in said
     assert "5 that chose the heads were left out" in said
     assert f"/atlas?run={run.id}&probe=induction&heads=L5H1%2CL5H5" in said
     assert "headatlas edit gpt2 --heads L5H1,L5H5" in said

@@ -1,16 +1,20 @@
 """Scores, causal reports, budget curves and swaps: against the model's own logits, and numbers by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from headatlas.data.budget import stored_budget
 from headatlas.data.causal import values_of
-from headatlas.data.errors import UserError
+from headatlas.data.errors import StoreError, UserError
 from headatlas.data.examples import Example
+from headatlas.data.reports import budgets_in
 from headatlas.data.schema import run_id
 from headatlas.data.selection import choose_heads, orders_of
 from headatlas.data.store import open_store
-from headatlas.probes.budget import _read, budget, sizes_of
+from headatlas.probes.budget import budget, sizes_of
 from headatlas.probes.catalog import all_experiments, select
 from headatlas.probes.causal import causal_report, every_head, prompts
 from headatlas.probes.edit_run import EditPlan, Means, aligned, carry_out, partner_of
@@ -119,7 +123,7 @@ def test_of_repeats_the_second_copy_is_judged(pico):
 
 
 def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tmp_path):
-    found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=3)
+    found = causal_report(plan, Edit("zero", RETRIEVING), store=tmp_path, sets=5)
     table = found.table.set_index(["score", "condition"])
     assert (
         set(found.runs) == {"unedited", "edited", "random", "complement"}
@@ -132,10 +136,11 @@ def test_a_report_sets_an_edit_beside_random_heads_and_all_others(pico, plan, tm
     assert line["ci_low"] <= line["difference"] <= line["ci_high"] < 0 and line["n"] == 10
     random = values_of(found.runs["random"], "answer_loss")
     plain = values_of(found.runs["unedited"], "answer_loss")
-    assert random.shape == (10, 3)
-    spread = random.mean(0) - plain.mean()
+    assert random.shape == (10, 5)
     difference = table.loc[("answer_loss", "edited"), "difference"]
-    effect = (difference - spread.mean()) / spread.std(ddof=1)
+    paired = values_of(found.runs["edited"], "answer_loss")[:, 0] - random.mean(1)
+    assert difference - (random.mean(0) - plain.mean()).mean() == pytest.approx(paired.mean())
+    effect = paired.mean() / np.sqrt(random.mean(0).var(ddof=1) + paired.var(ddof=1) / 10)
     assert table.loc[("answer_loss", "edited"), "effect"] == pytest.approx(effect)
     parents = {name: run.header["parents"] for name, run in found.runs.items()}
     base, edited_run = found.runs["unedited"].id, found.runs["edited"].id
@@ -206,28 +211,6 @@ def test_random_sets_keep_layers_where_they_can():
     assert random_sets([(1, 0)], every, count=5, seed=3) == random_sets([(1, 0)], every, count=5, seed=3)
 
 
-def test_the_area_between_curves_by_hand():
-    """Of 4 heads, score 1 until the one that matters is edited: the reading edits it first, random orders anywhere."""
-    sizes = [0, 1, 2, 4]
-    values = np.tile([1.0, 0.0], (6, 1))  # variant 0: it still works; variant 1: it does not
-
-    class Made:
-        def __init__(self):
-            self.header = {"probes": {"exact_match": {"binary": True}}}
-
-        def examples(self):
-            return pd.DataFrame({"cluster": list("abcdef")})
-
-    places = {"good": [0, 1, 1, 1], "random 0": [0, 1, 1, 1], "random 1": [0, 0, 0, 1]}
-    found = _read(values, places, ["good"], sizes, Made(), "exact_match")
-    # mean random curve 1, .5, .5, 0; the reading's 1, 0, 0, 0; trapezoids over 0, .25, .5, 1
-    assert found.scores["area"].tolist() == pytest.approx([0.25 * 0.25 + 0.5 * 0.25 + 0.25 * 0.5])
-    assert found.scores["to_half"].tolist() == [1.0] and found.scores["n"].tolist() == [6]
-    assert found.curves[found.curves["reading"] == "random"]["mean"].tolist() == [1.0, 0.5, 0.5, 0.0]
-    all_right = found.curves[(found.curves["reading"] == "good") & (found.curves["heads"] == 0)].iloc[0]
-    assert (all_right["ci_low"], all_right["ci_high"]) == (pytest.approx(0.6097, abs=1e-4), 1.0)  # Wilson, 6 of 6
-
-
 def test_a_budget_ranks_what_matters_above_what_does_not(pico, plan, tmp_path):
     good = [(1, head) for head in range(8)]
     bad = [one for one in every_head(pico) if one[0] > 1]
@@ -237,6 +220,38 @@ def test_a_budget_ranks_what_matters_above_what_does_not(pico, plan, tmp_path):
     areas = found.scores.set_index("reading")
     assert areas.loc["good", "area"] > 0 > areas.loc["bad", "area"]
     assert areas.loc["good", "to_half"] <= 8 < areas.loc["bad", "to_half"]
+    assert areas["named"].tolist() == [8, 32]
+    curves = found.curves.set_index(["reading", "heads"])
+    assert curves.loc[("good", 4), "added"] == "L1H2 L1H3" and curves.loc[("good", 16), "named"] == 8
+
+
+def test_a_budget_is_opened_again_with_another_score_and_an_old_one_learns_its_orders(
+    pico, plan, tmp_path, monkeypatch
+):
+    asked = (plan, Edit("zero"), {"good": [(1, head) for head in range(8)]})
+    made = budget(*asked, store=tmp_path, random_orders=2)
+    again = stored_budget(open_store(tmp_path).run(made.run.id))
+    pd.testing.assert_frame_equal(again.scores, made.scores)
+    pd.testing.assert_frame_equal(again.curves, made.curves)
+    assert again.score == "exact_match" and [one.id for one in budgets_in(tmp_path)] == [made.run.id]
+    loss = stored_budget(made.run, "answer_loss")
+    values = values_of(made.run, "answer_loss")[:, made.run.header["budget"]["orders"]["good"]]
+    good = loss.curves[loss.curves["reading"] == "good"]
+    assert good["mean"].tolist() == pytest.approx(values.mean(0).tolist()) and loss.scores["area"][0] > 0
+    with pytest.raises(StoreError, match="has no score 'accuracy'; it has exact_match"):
+        stored_budget(made.run, "accuracy")
+    with pytest.raises(UserError, match="these prompts have no score 'accuracy'"):
+        budget(*asked, store=tmp_path, random_orders=2, score="accuracy")
+    with pytest.raises(UserError, match="expected an order whose name does not begin with 'random'"):
+        budget(plan, Edit("zero"), {"random": []}, store=tmp_path)
+    file = made.run.path / "run.json"
+    header = json.loads(file.read_text())
+    del header["budget"]
+    file.write_text(json.dumps(header))
+    with pytest.raises(StoreError, match="says no orders of heads"):
+        stored_budget(made.run)
+    monkeypatch.setattr("headatlas.probes.edit_run.scored", None)  # no forward is run again
+    assert stored_budget(budget(*asked, store=tmp_path, random_orders=2).run).scores.equals(made.scores)
 
 
 def test_a_run_stands_for_all_its_readings_of_heads(pico, tmp_path):
