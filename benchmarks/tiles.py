@@ -5,7 +5,8 @@
 
 For each set of statistics: the shape in use first, then every candidate, as milliseconds and as a ratio to the shape in
 use and to torch's flash attention on the same tensors. A candidate that does not compile, or gives other numbers than
-the shape in use, is named with the reason. Stops when the seconds are spent; what is measured is printed and written.
+the shape in use, is named with the reason. They are compiled by several processes first, on short calls. Stops when the
+seconds are spent; what is measured is printed and written.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -42,6 +46,8 @@ CANDIDATES: dict[str, tuple[int, ...]] = {
     "BLOCK_Q": (64, 128), "BLOCK_K": (64, 128), "num_warps": (4, 8), "num_stages": (2, 3), "maxnreg": (128, 168, 255),
 }  # fmt: skip
 TOLERANCE = 2e-3
+SHORT = 2048
+"""Tokens of a call that is made for its kernels' sake."""
 Shape = dict[str, int]
 
 
@@ -70,6 +76,20 @@ def candidates(*, cells: bool) -> list[Shape]:
     if cells:
         found = [one for one in found if one["BLOCK_K"] == 64]
     return sorted(found, key=lambda one: (one["BLOCK_K"] != 64, one["num_stages"] != 2))
+
+
+def compiled(what: str, shapes: list[Shape], asked: bench.Sizes, workers: int) -> None:
+    """Have every shape compiled, by several processes at once: what they make is kept on disk."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        list(pool.map(partial(_compiled_one, what, asked), shapes))
+
+
+def _compiled_one(what: str, asked: bench.Sizes, shape: Shape) -> None:
+    needs, given = SETS[what]
+    inputs = bench.call_of(asked, SHORT, "cuda")
+    known = with_logsumexp(inputs) if given else None
+    with sizes(shape), suppress(Exception):  # told when its turn to be timed comes
+        triton_stats(inputs, needs, logsumexp=None if known is None else known[1])
 
 
 def measured(what: str, inputs: Any, device: str, repeats: int, until: float) -> Iterator[dict[str, Any]]:
@@ -132,13 +152,17 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=tuple(SETS), default=MAIN, metavar="SET", help=", ".join(SETS))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=400, help="when to stop")
+    parser.add_argument("--workers", type=int, default=12, help="processes that compile")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(words)
     asked = bench.Sizes((args.length,), args.heads, args.kv_heads or args.heads, args.width)
-    inputs = bench.call_of(asked, args.length, args.device)
-    rows: list[dict[str, Any]] = []
     started = time.monotonic()
+    inputs = bench.call_of(asked, args.length, args.device)
+    if args.device == "cuda":
+        for what in args.sets:
+            compiled(what, candidates(cells="pooled_mean" in SETS[what][0]), asked, args.workers)
+    rows: list[dict[str, Any]] = []
     for number, what in enumerate(args.sets, 1):  # an equal share of the time for each set
         for row in measured(what, inputs, args.device, args.repeats, started + args.seconds * number / len(args.sets)):
             rows.append(row)

@@ -66,7 +66,9 @@ def with_logsumexp(inputs: AttentionInputs) -> tuple[Tensor, Tensor] | None:
         "cuda": torch.ops.aten._scaled_dot_product_flash_attention,
     }
     operator = operators[inputs.query.device.type]
-    output, logsumexp = operator(inputs.query, *_repeated(inputs), 0.0, _causal(inputs), scale=inputs.scale)[:2]
+    # the operator of the CPU wants a key for every query head
+    shared = (inputs.key, inputs.value) if inputs.key.is_cuda else _repeated(inputs)
+    output, logsumexp = operator(inputs.query, *shared, 0.0, _causal(inputs), scale=inputs.scale)[:2]
     logsumexp = logsumexp[..., : inputs.shape[2]]
     return (output, logsumexp) if agrees(inputs, logsumexp) else None
 

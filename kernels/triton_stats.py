@@ -33,6 +33,7 @@ from .triton_bands import key_bands, row_bands
 from .triton_scores import Call
 from .triton_sweep import GROUPS as GROUP_COLUMNS
 from .triton_sweep import Marks, Out, sweep
+from .triton_tokens import equal_keys
 
 GROUPS = GROUP_COLUMNS.value
 """Group labels the kernels can tell apart."""
@@ -44,9 +45,12 @@ MOST = 65535
 """Heads of all examples together: the second axis of a grid."""
 PROGRAMS = 1024
 """Programs wanted over all heads where a program takes several row blocks, with a slice of its own for its sums."""
-COLUMNS = 64
+COLUMNS = 128
 """Floats that the slices of one field may take per head and key: what keeps their memory O(n)."""
-TOKEN_FIELDS = ("duplicate_mass", "induction_mass", "duplicate_keys", "induction_keys")
+TOKEN_FIELDS = ("duplicate_mass", "induction_mass")
+"""Fields of a sweep that compare tokens."""
+COUNTS = ("duplicate_keys", "induction_keys")
+"""Fields that all heads share, and that need no sweep."""
 FINAL = frozenset({"received", "received_by_group", "received_entropy", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
 WIDE = frozenset({*TOKEN_FIELDS, "value_weighted_mass", "logit_sum", "logit_sum_squares", "output"})
@@ -98,11 +102,13 @@ def _measured(launch: Launch, needs: frozenset[str], logsumexp: Tensor | None) -
         found["logsumexp"] = launch.in_bits(logsumexp)
     elif first & FINAL:
         found |= launch.sweep({"logsumexp"}, None)
-    elif needs - {"visible_keys"}:
+    elif needs - {"visible_keys", *COUNTS}:
         found |= launch.sweep(first | {"logsumexp"}, None)
     for names in (first, *({name} for name in later)):
         if names - found.keys():
             found |= launch.sweep(names - found.keys(), found["logsumexp"])
+    if needs & set(COUNTS):
+        found |= launch.equal_keys()
     if any(split_name(name)[0] in AFTER for name in needs):
         found |= launch.after(needs, found["logsumexp"])
     return {name: launch.finished(name, found) for name in needs | {"visible_keys"}}
@@ -155,7 +161,7 @@ class Launch:
     def real(self) -> Tensor | None:
         """int8 [batch, query]; None where all are."""
         mask = self.inputs.visibility.query_mask
-        return None if mask is None else mask.to(torch.int8).contiguous()
+        return None if mask is None or bool(mask.all()) else mask.to(torch.int8).contiguous()
 
     @cached_property
     def value_norms(self) -> Tensor:
@@ -180,7 +186,7 @@ class Launch:
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group", "received_entropy"}:
-            columns = GROUPS if "received_by_group" in names else 1
+            columns = self.inputs.group_count if "received_by_group" in names else 1
             programs = min(blocks, COLUMNS // columns, triton.cdiv(PROGRAMS, lanes))
         out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
         value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
@@ -215,22 +221,33 @@ class Launch:
             value=value.to(self.dtype).contiguous() if "output" in names else None,  # type: ignore[union-attr]
             value_norm=self.value_norms / self.largest_norm if "value_weighted_mass" in names else None,
             sink=sink,
+            groups=inputs.group_count,
             limit=float(limits[0]) if limits else None,
         )
+
+    def equal_keys(self) -> dict[str, Tensor]:
+        """How many keys with its token a query sees, for every head."""
+        batch, heads, queries, _ = self.inputs.shape
+        counts = torch.empty(len(COUNTS), batch, queries, dtype=torch.int32, device=self.query.device)
+        marks = self.marks({name: name for name in TOKEN_FIELDS})
+        grid = (triton.cdiv(queries, BLOCK_SIZE), batch)
+        sizes: dict[str, Any] = {"BLOCK_Q": BLOCK_SIZE, "BLOCK_K": BLOCK_SIZE}
+        equal_keys[grid](self.call, marks, counts[0], counts[1], **sizes)
+        return dict(zip(COUNTS, counts[:, :, None].expand(-1, -1, heads, -1), strict=True))
 
     def allocate(self, name: str, programs: int) -> Tensor:
         """What the sweep writes for one field; only what it may leave unwritten is filled."""
         batch, heads, queries, keys = self.inputs.shape
         tails = {
             "group_mass": (queries, GROUPS), "value_weighted_mass": (queries, GROUPS), "received": (keys,),
-            "received_entropy": (keys,), "received_by_group": (GROUPS, keys),
+            "received_entropy": (keys,), "received_by_group": (self.inputs.group_count, keys),
         }  # fmt: skip
         if name == "output":
             tails[name] = (queries, self.inputs.value.shape[-1])  # type: ignore[union-attr]
         blocks = (triton.cdiv(queries, BLOCK_SIZE), triton.cdiv(keys, BLOCK_SIZE))
         tail = blocks if name.startswith("pooled") else tails.get(name, (queries,))
         lead = (programs,) if name.startswith("received") else ()
-        dtype = torch.int32 if name.endswith(("_keys", "_key")) else torch.float32
+        dtype = torch.int32 if name.endswith("_key") else torch.float32
         make = torch.zeros if name in FINAL else torch.empty
         return make(*lead, batch, heads, *tail, dtype=dtype, device=self.query.device)
 
@@ -299,7 +316,7 @@ class Launch:
         if base == "received_entropy":
             return received_entropy(found["received"].sum(0), values.sum(0))
         if base == "received_by_group":
-            return values.sum(0)[:, :, : inputs.group_count].mT.contiguous()
+            return values.sum(0).mT.contiguous()
         if base == "future_average":
             count = band_count(inputs, *map(int, arguments))[:, None]
             return torch.where(count > 0, values / count.clamp(min=1), 0.0)

@@ -11,13 +11,12 @@ have the weights, with `peak`, `total` and `summed` what flash attention calls m
 over queries (received attention) needs no atomics: a program adds, row block after row block, to a slice that no other
 program touches, and the host adds up the slices in one order. So results are deterministic, in O(n) memory.
 
-Cost per visible pair and head, a multiply-add counted once. Always: 2 d_head FLOPs of q.k on tensor cores (d_head up to
-the next power of two; three tf32 products in float32), 1 exp2, 3 lane operations (scale, shift, total), online 1 more
-(peak). On top, only where asked for, in lane operations: entropy 1, sum_squares 1, argmax_key about 6, logit sums 3,
-distances 3 and 1 or 2 more for each, tokens about 12, received 1, received_entropy 2, pooled 1 each, and the peak where
-logsumexp is given and max_logit, argmax_key or logit sums are asked for; soft-cap 1 exp2, 1 division and 4. On tensor
-cores group_mass, value_weighted_mass and received_by_group 3 x 32 FLOPs each (16 columns, three tf32 products), output
-2 d_value. A mask adds 4 lane operations. Estimated from the code, not yet measured.
+Cost per visible pair and head, in instructions of a lane; products on tensor cores and exp2 run beside them. Always:
+z - peak, exp2 and total 3, online the peak 1 more. On top, only where asked for: entropy 1, sum_squares 1, argmax_key
+3, logit sums 2 or 3, distances 1 or 2 and 4 to 6 near the row, tokens 3 each, groups 4 once, value_weighted_mass 5,
+received and received_entropy 2 each, pooled about 0.3 each; soft-cap 1 exp2, 1 division and 4. A mask adds 4. FLOPs of
+tensor cores: 2 d_head of q.k (d_head up to the next power of two; three tf32 products in float32), groups 2 x 32,
+received 2 x 16, output 2 d_value. `benchmarks/instructions.py` counts them in the machine code.
 Bytes: queries once; keys, and values for output, once per block of rows and head (or pack of heads), mostly from L2; a
 bias 4 per pair; 4 a row and statistic, 64 for 16 groups, 4 d_value for output; received 8 per key and block of rows, in
 L2 while the slices of the running programs fit there (4 n bytes each), and once more to fill and to add them up.
@@ -40,7 +39,7 @@ from .triton_scores import (
     load_rows,
     open_range,
     visible,
-)  # fmt: skip
+)
 from .triton_tile import (
     GROUPS,
     PARTS,
@@ -52,10 +51,10 @@ from .triton_tile import (
     in_parts,
     moved,
     over_rows,
-    same_token,
+    paid_to_equals,
     sums_by_group,
     whole,
-)  # fmt: skip
+)
 
 CELL = tl.constexpr(64)
 """Rows and keys of a cell of the block maps."""
@@ -73,6 +72,7 @@ class Marks(NamedTuple):
     value: Any  # [batch, kv_head, key, d_value], dense
     value_norm: Any  # float32 [batch, kv_head, key], relative to the largest
     sink: Any  # float32 [batch, head, query], the learned sink logit in bits, relative to centred keys
+    groups: int  # groups that there are, GROUPS at most
     limit: Any  # where clipped_distance stops counting
 
 
@@ -92,14 +92,12 @@ class Out(NamedTuple):
     clipped_distance: Any
     duplicate_mass: Any
     induction_mass: Any
-    duplicate_keys: Any
-    induction_keys: Any
     group_mass: Any  # [batch, head, query, GROUPS]
     value_weighted_mass: Any  # [batch, head, query, GROUPS]
     output: Any  # [batch, head, query, d_value]
     received: Any  # [program, batch, head, key], zeros: slices that the host adds up
     received_entropy: Any  # [program, batch, head, key], the same: sum p log2 p
-    received_by_group: Any  # [program, batch, head, GROUPS, key], the same
+    received_by_group: Any  # [program, batch, head, group, key], the same
     pooled_mean: Any  # [batch, head, query block, key block], zeros: summed over the real queries
     pooled_max: Any  # [batch, head, query block, key block], zeros
 
@@ -212,8 +210,6 @@ def sweep(
         zero = tl.zeros([BLOCK_Q, PARTS], tl.float32)
         total, entropy, squares, distance, square_distance, clipped = zero, zero, zero, zero, zero, zero
         count, logit_sum, logit_squares, duplicate, induction = zero, zero, zero, zero, zero
-        duplicates = tl.zeros([BLOCK_Q, PARTS], tl.int32)
-        inductions = duplicates
         masses = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         weighted = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         summed = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
@@ -265,7 +261,7 @@ def sweep(
                     distance = carry(out.mean_distance, shrink, distance)
                     square_distance = carry(out.mean_square_distance, shrink, square_distance)
                     clipped = carry(out.clipped_distance, shrink, clipped)
-                    duplicate = carry(marks.query_token, shrink, duplicate)  # all four token fields or none
+                    duplicate = carry(marks.query_token, shrink, duplicate)  # both token fields or none
                     induction = carry(marks.query_token, shrink, induction)
                     masses = carry(out.group_mass, shrink, masses)
                     weighted = carry(out.value_weighted_mass, shrink, weighted)
@@ -277,6 +273,7 @@ def sweep(
                 p = tl.exp2(x)
 
                 # sums over keys
+                away = tl.maximum(first + call.offset - (start + BLOCK_K - 1), start - (last + call.offset))
                 share = tl.sum(p, 2)
                 total += share
                 if out.entropy is not None:
@@ -285,7 +282,7 @@ def sweep(
                     squares += tl.sum(p * p, 2)
                 if FAR:
                     distance, square_distance, clipped = distances(
-                        call, out, marks.limit, p, share, first, last, query, start, distance, square_distance, clipped,
+                        call, out, marks.limit, p, share, away, query, start, distance, square_distance, clipped,
                         BLOCK_K,
                     )  # fmt: skip
                 if SPREAD:
@@ -299,13 +296,9 @@ def sweep(
                     logit_sum += tl.sum(below, 2)
                     logit_squares += tl.sum(below * below, 2)
                 if marks.query_token is not None:
-                    same, next_to = same_token(call, marks, batch, token, query, z, start, BLOCK_K, part == 0)
-                    duplicate += tl.sum(tl.where(same, p, 0.0), 2)
-                    induction += tl.sum(tl.where(next_to, p, 0.0), 2)
-                    if part == 0 or ALL_MASKED:
-                        same, next_to = same & seen, next_to & seen
-                    duplicates += tl.sum(same.to(tl.int32), 2)
-                    inductions += tl.sum(next_to.to(tl.int32), 2)
+                    duplicate, induction = paid_to_equals(
+                        call, marks, batch, token, query, p, away, start, duplicate, induction, BLOCK_K, part == 0
+                    )
                 lane = start + lane_k
                 upper, lower = halves(whole(p, BLOCK_Q, BLOCK_K))
                 if marks.key_group is not None:
@@ -332,8 +325,9 @@ def sweep(
                 if out.received_entropy is not None:
                     add(out.received_entropy, slice_at + lane, over_rows(p * x, counts, BLOCK_Q, BLOCK_K), here_k)
                 if out.received_by_group is not None:
-                    at = slice_at * GROUPS + group[:, None] * call.keys + lane[None, :]
-                    add(out.received_by_group, at, by_query_group(asking, upper, lower), here_k[None, :])
+                    at = slice_at * marks.groups + group[:, None] * call.keys + lane[None, :]
+                    some = (group < marks.groups)[:, None] & here_k[None, :]
+                    add(out.received_by_group, at, by_query_group(asking, upper, lower), some)
                 if CELLS:
                     largest = share
                     if out.pooled_max is not None:
@@ -369,8 +363,6 @@ def sweep(
         put(out.clipped_distance, place, norm * tl.sum(clipped, 1), inside)
         put(out.duplicate_mass, place, norm * tl.sum(duplicate, 1), inside)
         put(out.induction_mass, place, norm * tl.sum(induction, 1), inside)
-        put(out.duplicate_keys, place, tl.sum(duplicates, 1), inside)
-        put(out.induction_keys, place, tl.sum(inductions, 1), inside)
         norm = (norm / UNIT)[:, None]
         at = place[:, None] * GROUPS + group[None, :]
         put(out.group_mass, at, norm * masses, inside[:, None])

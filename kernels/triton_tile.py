@@ -76,7 +76,7 @@ def over_rows(p, counts, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
 
 @triton.jit
 def distances(
-    call, out, limit, p, share, first, last, query, start, mean, square, clipped, BLOCK_K: tl.constexpr
+    call, out, limit, p, share, away, query, start, mean, square, clipped, BLOCK_K: tl.constexpr
 ):  # fmt: skip
     """The sums of p times |i - j|, its square, and the least of it and `limit`, with the block of keys at `start`.
 
@@ -85,12 +85,11 @@ def distances(
         sum p |i - j| = |b sum p - sum p c|        sum p (i - j)^2 = b (b sum p - 2 sum p c) + sum p c^2
 
     where c are the same few constants in every block. Near keys take each distance as it is: there b^2 would cancel.
-    `share` is sum p, [row, PARTS].
+    `share` is sum p, [row, PARTS]; `away` the least distance of a row and a key, where all keys are on one side.
     """
     reach = tl.cast(BLOCK_K, tl.float32)
     if out.clipped_distance is not None:
         reach = tl.maximum(reach, limit)
-    away = tl.maximum(first + call.offset - (start + BLOCK_K - 1), start - (last + call.offset))
     part, member = tl.arange(0, PARTS), tl.arange(0, BLOCK_K // PARTS)
     column = (8 * (member // 2) + member % 2).to(tl.float32)
     row = ((query + call.offset - start)[:, None] - 2 * part[None, :]).to(tl.float32)
@@ -127,15 +126,23 @@ def moved(fall, count, first, second):
 
 
 @triton.jit
-def same_token(call, marks, batch, token, query, z, start, BLOCK_K: tl.constexpr, EDGE: tl.constexpr):
-    """bool [row, PARTS, member] twice: key j, or key j - 1, is another position that holds the query's token."""
+def paid_to_equals(
+    call, marks, batch, token, query, p, away, start, duplicate, induction, BLOCK_K: tl.constexpr, EDGE: tl.constexpr
+):  # fmt: skip
+    """The sums of p over keys j where j, or j - 1, is another position that holds the query's token."""
     column = columns(BLOCK_K)
-    itself = tokens_from(marks.key_token + batch * call.keys + start, column, call.keys - start, EDGE)
-    behind = tokens_from(marks.token_before + batch * call.keys + start, column, call.keys - start, EDGE)
-    own = (query + call.offset - start)[:, None, None]
-    held = z > -float("inf")  # always: it makes the threads that hold z compare
-    token = token[:, None, None]
-    return (token == itself) & (column != own) & held, (token == behind) & (column != own + 1) & held
+    at = batch * call.keys + start
+    itself = tokens_from(marks.key_token + at, column, call.keys - start, EDGE)
+    behind = tokens_from(marks.token_before + at, column, call.keys - start, EDGE)
+    to_itself = tl.where(token[:, None, None] == itself, p, 0.0)
+    to_behind = tl.where(token[:, None, None] == behind, p, 0.0)
+    duplicate += tl.sum(to_itself, 2)
+    induction += tl.sum(to_behind, 2)
+    if away < 2:  # the query's own token is no other position
+        own = (query + call.offset - start)[:, None, None]
+        duplicate -= tl.sum(tl.where(column == own, to_itself, 0.0), 2)
+        induction -= tl.sum(tl.where(column == own + 1, to_behind, 0.0), 2)
+    return duplicate, induction
 
 
 @triton.jit

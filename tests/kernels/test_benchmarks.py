@@ -41,11 +41,36 @@ def test_tiles_measures_candidates_beside_the_shape_in_use(monkeypatch, tmp_path
     assert said[2].startswith("  logsumexp, best: ")
 
 
-def test_the_candidates_of_block_maps_are_square():
+def test_the_candidates_of_block_maps_are_a_cell_wide():
     pytest.importorskip("triton")
     tiles = script("tiles")
-    assert {(one["BLOCK_Q"], one["BLOCK_K"]) for one in tiles.candidates(cells=True)} == {(64, 64)}
-    assert {"BLOCK_Q": 128, "BLOCK_K": 64, "num_warps": 8, "num_stages": 3} in tiles.candidates(cells=False)[:2]
+    assert {(one["BLOCK_Q"], one["BLOCK_K"]) for one in tiles.candidates(cells=True)} == {(64, 64), (128, 64)}
+    likely = {"BLOCK_Q": 128, "BLOCK_K": 64, "num_warps": 8, "num_stages": 2, "maxnreg": 128}
+    assert likely in tiles.candidates(cells=False)[:9]
+
+
+def test_the_machine_code_of_a_tile_is_counted():
+    """Two loops, the last of them the open one; in it an if and else, of which the longer side is left out."""
+    pytest.importorskip("triton")
+    instructions = script("instructions")
+    tile = ["HGMMA.64x64x16.F32.BF16 R24, gdesc[UR20], R24", "MUFU.EX2 R1, R2", *["FADD R1, R1, R2"] * 30]
+    found = instructions.cycles(tile, threads=256, pairs=128 * 64)
+    assert found == {"issue": 32 * 8 / 4, "tensor": 64 * 64 * 16 * 2 / 2048, "special": 256 / 16}
+    assert instructions.cycles(tile, threads=256, pairs=64 * 64)["issue"] == 128
+    wide = [text.replace("BF16", "TF32") for text in tile]
+    assert instructions.cycles(wide, threads=256, pairs=128 * 64)["tensor"] == 2 * found["tensor"]
+
+
+def test_the_longer_side_of_a_branch_is_for_few_blocks(monkeypatch):
+    pytest.importorskip("triton")
+    instructions = script("instructions")
+    body = ["FADD"] * 5 + ["@P0 BRA 0x3b0"] + ["FMUL"] * 52 + ["BRA 0x680"] + ["FFMA"] * 45 + ["MUFU"] * 3
+    body += ["@P1 BRA 0x000"]
+    assert body.index("FFMA") == 0x3B0 // 16 and body.index("MUFU") == 0x680 // 16
+    text = "\n".join(f"/*{16 * place:04x}*/   {one} ;" for place, one in enumerate(body))
+    monkeypatch.setattr(instructions, "read", lambda *_: text)
+    kept = instructions.open_loop(b"")
+    assert [kept.count(name) for name in ("FADD", "FMUL", "FFMA", "MUFU")] == [5, 0, 45, 3]
 
 
 def test_a_failing_candidate_is_named_and_a_wrong_one_too(monkeypatch):
@@ -60,7 +85,7 @@ def test_a_failing_candidate_is_named_and_a_wrong_one_too(monkeypatch):
 
     LAUNCH = None
     monkeypatch.setattr(tiles, "triton_stats", fake)
-    monkeypatch.setattr(tiles.Launch, "sizes", lambda self, **_: {"BLOCK_Q": 128, "BLOCK_K": 32, "num_warps": 8})
+    monkeypatch.setattr(tiles.Launch, "sizes", lambda self, *_: {"BLOCK_Q": 128, "BLOCK_K": 32, "num_warps": 8})
     monkeypatch.setattr(
         tiles, "CANDIDATES", {"BLOCK_Q": (128,), "BLOCK_K": (32, 64, 128), "num_warps": (8,), "num_stages": (3,)}
     )

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import headatlas
 import pytest
 import torch
 from headatlas.kernels import dispatch
@@ -414,17 +415,30 @@ def test_a_model_measured_by_the_fused_form_gives_the_numbers_of_streaming(monke
             torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-5)
 
 
-COMPILE = Path(__file__).with_name("compile_for_gpu.py")
+COMPILE = Path(headatlas.__file__).with_name("benchmarks") / "instructions.py"
 
 
 @pytest.mark.parametrize(
-    ("names", "count"),
-    [(["given, rows and received", "row bands", "key bands"], 3), pytest.param([], 8, marks=pytest.mark.slow)],
+    "names",
+    [
+        ["usual, logsumexp given", "rows, grouped", "row bands", "key bands", "equal keys"],
+        pytest.param([], marks=pytest.mark.slow),
+    ],
 )
-def test_the_kernels_compile_for_a_gpu_that_is_not_here(names, count):
-    """The interpreter takes what the compiler refuses, so kernels are compiled for compute capability 9.0 as well."""
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(names):
+    """The interpreter takes what the compiler refuses, so kernels are compiled for compute capability 9.0 as well.
+
+    Spilled registers and instructions of a tile are held to what was reached, with some room for other compilers.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, str(COMPILE), *names]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("compiled") == count
+    found = {
+        line[:44].strip(): [int(word.replace(",", "")) for word in line[44:99].split()]
+        for line in done.stdout.splitlines()[1:]
+    }
+    assert set(names) <= found.keys() and len(found) == (len(names) or 15)
+    registers, spilled, _, issue, tensor = found["usual, logsumexp given"]
+    assert registers == 128 and spilled <= 64 and issue < 1700 and tensor == 640
+    assert found["rows, grouped"][3] < 2000
