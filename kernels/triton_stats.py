@@ -45,7 +45,7 @@ MOST = 65535
 """Heads of all examples together: the second axis of a grid."""
 PROGRAMS = 1024
 """Programs wanted over all heads where a program takes several row blocks, with a slice of its own for its sums."""
-COLUMNS = 128
+COLUMNS = 64
 """Floats that the slices of one field may take per head and key: what keeps their memory O(n)."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass")
 """Fields of a sweep that compare tokens."""
@@ -192,7 +192,8 @@ class Launch:
         value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
         sizes |= {"D_VALUE": value, "BLOCK_V": max(16, triton.next_power_of_2(value)), "PACK": pack}
         sweep[(programs, lanes)](self.call, self.marks(spelled), given, out, blocks, **sizes)
-        return {name: getattr(out, base) for base, name in spelled.items()}
+        found = {name: getattr(out, base) for base, name in spelled.items()}
+        return {name: values.sum(0) if name.startswith("received") else values for name, values in found.items()}
 
     def marks(self, spelled: Mapping[str, str]) -> Marks:
         """What the fields of a sweep (base -> name) read of tokens and values; None for all else."""
@@ -311,12 +312,10 @@ class Launch:
             values = values * self.largest_norm.repeat_interleave(inputs.repeats, 1)[..., None]
         if base in ("group_mass", "value_weighted_mass"):
             return values[..., : inputs.group_count].contiguous()
-        if base == "received":
-            return values.sum(0)
         if base == "received_entropy":
-            return received_entropy(found["received"].sum(0), values.sum(0))
+            return received_entropy(found["received"], values)
         if base == "received_by_group":
-            return values.sum(0).mT.contiguous()
+            return values.mT.contiguous()
         if base == "future_average":
             count = band_count(inputs, *map(int, arguments))[:, None]
             return torch.where(count > 0, values / count.clamp(min=1), 0.0)
