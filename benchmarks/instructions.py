@@ -6,10 +6,11 @@ For each kernel: registers, bytes of spilled registers, shared memory, and what 
 take, in cycles of a multiprocessor, were nothing ever waited for:
 
     issue    instructions over the four schedulers, one each a cycle
-    tensor   products of wgmma, 2,048 multiply-adds a cycle in half precision, half of that in tf32
+    tensor   products, 2,048 multiply-adds a cycle in half precision, half of that in tf32
     special  exp2 and the like, 16 a cycle
+    memory   shared memory, 128 bytes a cycle, bank conflicts not seen
 
-A tile can't take less than the largest of the three; what it takes beyond is waiting. The last column is that over what
+A tile can't take less than the largest of the four; what it takes beyond is waiting. The last column is that over what
 flash attention takes for its own tile of d_head 128 at 335 TFLOP/s (flash-2): 2,900 cycles. At 600 (cuDNN, flash-3) it
 would be 1,620.
 """
@@ -42,8 +43,10 @@ ROWS = (
 USUAL = ("max_logit", "entropy", "sum_squares", "group_mass", "received")
 PAIRS = 128 * 64
 """What cycles are given for."""
-SCHEDULERS, LANES, SPECIAL, MULTIPLY_ADDS = 4, 32, 16, 2048
-"""Of a multiprocessor; the last two a cycle."""
+SCHEDULERS, LANES, SPECIAL, MULTIPLY_ADDS, BYTES = 4, 32, 16, 2048, 128
+"""Of a multiprocessor; the last three a cycle."""
+MOST_SHARED = 232_448
+"""Bytes of shared memory that one program may take."""
 FLASH_2 = 2900
 """Cycles of PAIRS pairs of flash attention at 335 TFLOP/s on 132 multiprocessors of 1.755 GHz, d_head 128."""
 LONG = 40
@@ -92,19 +95,17 @@ def call_of(dtype: torch.dtype, **rules) -> Call:
 
 
 def marks_of(fields, dtype: torch.dtype, padded: bool) -> Marks:
-    tokens = [pointer(torch.int32) if set(fields) & set(TOKEN_FIELDS) else None] * 3
-    groups = {"group_mass", "value_weighted_mass"} & set(fields)
+    asked = set(fields)
+    tokens = pointer(torch.int32) if asked & set(TOKEN_FIELDS) else None
     return Marks(
-        pointer(torch.int8) if groups else None,
-        pointer(torch.int8) if "received_by_group" in fields else None,
-        pointer(torch.int8) if FINAL & set(fields) and padded else None,
-        *tokens,
-        pointer(dtype) if "output" in fields else None,
-        pointer(torch.float32) if "value_weighted_mass" in fields else None,
-        None,
-        6,
-        10.0 if "clipped_distance" in fields else None,
-    )
+        key_group=pointer(torch.int8) if asked & {"group_mass", "value_weighted_mass"} else None,
+        query_group=pointer(torch.int8) if "received_by_group" in asked else None,
+        real=pointer(torch.int8) if asked & FINAL and padded else None,
+        query_token=tokens, key_token=tokens, token_before=tokens,
+        value=pointer(dtype) if "output" in asked else None,
+        value_norm=pointer(torch.float32) if "value_weighted_mass" in asked else None,
+        sink=None, groups=6, limit=10.0 if "clipped_distance" in asked else None,
+    )  # fmt: skip
 
 
 def swept(fields, *, given: bool, dtype=torch.bfloat16, width=128, pack=1, padded=False, **rules) -> tuple:
@@ -153,6 +154,8 @@ KERNELS = {
     "rows, float32": swept(ROWS, given=False, dtype=torch.float32),
     "rows, logsumexp given": swept(ROWS[1:], given=True),
     "usual, logsumexp given": swept(USUAL, given=True),
+    "rows, d_head 256": swept(ROWS, given=False, width=256),
+    "every field, float32, logsumexp given": swept(Out._fields, given=True, dtype=torch.float32),
     "usual, logsumexp given, d_head 64": swept(USUAL, given=True, width=64),
     "rows, keys and blocks, logsumexp given": swept((*ROWS[1:], "received", "pooled_mean", "pooled_max"), given=True),
     "every row": swept(EVERY_ROW, given=False),
@@ -210,15 +213,29 @@ def open_loop(cubin: bytes) -> list[str]:
 
 
 def cycles(instructions: list[str], threads: int, pairs: int) -> dict[str, float]:
-    """Cycles of a multiprocessor for PAIRS pairs by issue, tensor cores and special functions."""
+    """Cycles of a multiprocessor for PAIRS pairs by issue, tensor cores, special functions and shared memory."""
     warps = threads // LANES
-    special = sum("MUFU" in text for text in instructions) * threads / SPECIAL
-    products = 0.0
+    special = products = moved = 0.0
     for text in instructions:
-        if found := re.search(r"HGMMA\.(\d+)x(\d+)x(\d+)\.F32(\.TF32)?", text):
+        special += ("MUFU" in text) * threads
+        if found := re.search(r"HGMMA\.(\d+)x(\d+)x(\d+)\.F32(\.TF32)?", text):  # of four warps
             rows, columns, depth = map(int, found.groups()[:3])
             products += rows * columns * depth * (2 if found[4] else 1) * warps / SCHEDULERS
-    of_tile = {"issue": len(instructions) * warps / SCHEDULERS, "tensor": products / MULTIPLY_ADDS, "special": special}
+            from_shared = columns + (rows if re.search(r"F32\S* R\d+, gdesc", text) else 0)
+            moved += from_shared * depth * (4 if found[4] else 2) * warps / SCHEDULERS
+        elif found := re.search(r"HMMA\.16(8)(16|8)\.F32(\.TF32)?", text):
+            products += 16 * 8 * int(found[2]) * (2 if found[3] else 1) * warps
+        elif found := re.match(r"(?:@\S+ )?(LDSM|STSM|LDS|STS)(\S*)", text):
+            wide = re.search(r"\.(128|64|U16|U8|16)\b", found[2])
+            tiles = re.search(r"\.M88\.(\d)", found[2])
+            size = (
+                int(tiles[1]) * 4 if tiles else {"128": 16, "64": 8, "U16": 2, "U8": 1}.get(wide[1] if wide else "", 4)
+            )
+            moved += size * threads
+    of_tile = {
+        "issue": len(instructions) * warps / SCHEDULERS, "tensor": products / MULTIPLY_ADDS,
+        "special": special / SPECIAL, "memory": moved / BYTES,
+    }  # fmt: skip
     return {name: value * PAIRS / pairs for name, value in of_tile.items()}
 
 
@@ -237,8 +254,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--compile-only", action="store_true", help="whether they compile, and no more")
     parser.add_argument("--opcodes", action="store_true", help="the instructions of a tile, by name")
     args = parser.parse_args(words)
-    head = ("registers", "spilled", "shared", "issue", "tensor", "special", "of flash-2")
+    head = ("registers", "spilled", "shared", "issue", "tensor", "special", "memory", "of flash-2")
     print(f"{'triton ' + triton.__version__:<44}" + "".join(f"{word:>11}" for word in head))
+    unfit = 0
     for name in args.kernels or KERNELS:
         cubin, shared, sizes = compiled(name)
         row = [*resources(cubin), shared]
@@ -250,10 +268,13 @@ def main(words: list[str] | None = None) -> int:
         print(
             f"{name:<44}" + "".join(f"{value if value == '' else format(value, ','):>11}" for value in row), flush=True
         )
+        if shared > MOST_SHARED:
+            print(f"    can't be launched: a program may have {MOST_SHARED:,} bytes of shared memory")
+            unfit = 1
         if args.opcodes:
             names = Counter(re.sub(r"^@\S+\s+", "", text).split()[0].split(".")[0] for text in tile)
             print("    " + ", ".join(f"{count} {opcode}" for opcode, count in names.most_common(20)))
-    return 0
+    return unfit
 
 
 if __name__ == "__main__":

@@ -40,13 +40,13 @@ GROUPS = GROUP_COLUMNS.value
 UNBOUNDED = 1 << 30
 """A band without limit: beyond every length, and still an int32 when an offset is added."""
 WIDEST = 256
-"""Largest head size."""
+"""Largest head size, in half precision; half of it in float32."""
 MOST = 65535
 """Heads of all examples together: the second axis of a grid."""
-PROGRAMS = 1024
-"""Programs wanted over all heads where a program takes several row blocks, with a slice of its own for its sums."""
-COLUMNS = 64
-"""Floats that the slices of one field may take per head and key: what keeps their memory O(n)."""
+PROGRAMS = 264
+"""Programs that run at once where the device does not say: two on each multiprocessor of an H100."""
+BUSY = 0.9
+"""Share of them that should have work."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass")
 """Fields of a sweep that compare tokens."""
 COUNTS = ("duplicate_keys", "induction_keys")
@@ -66,8 +66,9 @@ def obstacle(inputs: AttentionInputs) -> str | None:
         return "its mask is a rule in Python"
     if inputs.group_count > GROUPS:
         return f"it has {inputs.group_count} groups, more than {GROUPS}"
-    if max(widths) > WIDEST:
-        return f"its heads are {max(widths)} wide, more than {WIDEST}"
+    widest = WIDEST // 2 if inputs.query.dtype.itemsize > 2 and not interpreted() else WIDEST  # shared memory
+    if max(widths) > widest:
+        return f"its heads are {max(widths)} wide in {inputs.query.dtype}, more than {widest}"
     if (lanes := inputs.shape[0] * inputs.shape[1]) > MOST:
         return f"it has {lanes} heads in all examples together, more than {MOST}; make the batch smaller"
     return None
@@ -173,6 +174,13 @@ class Launch:
         """The unit of value_weighted_mass, [batch, kv_head, 1], never 0."""
         return self.value_norms.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
+    @property
+    def at_once(self) -> int:
+        """Programs that the device runs at the same time, two on a multiprocessor."""
+        if not self.query.is_cuda:
+            return PROGRAMS
+        return 2 * torch.cuda.get_device_properties(self.query.device).multi_processor_count
+
     def sizes(self, fields: Collection[str] = ()) -> dict[str, Any]:
         """Compile-time sizes of the kernel that finds these fields."""
         return block_sizes(self.query.shape[-1], self.dtype, fields)
@@ -186,8 +194,7 @@ class Launch:
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group", "received_entropy"}:
-            columns = self.inputs.group_count if "received_by_group" in names else 1
-            programs = min(blocks, COLUMNS // columns, triton.cdiv(PROGRAMS, lanes))
+            programs = walkers(blocks, lanes, self.at_once)
         out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
         value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
         sizes |= {"D_VALUE": value, "BLOCK_V": max(16, triton.next_power_of_2(value)), "PACK": pack}
@@ -337,6 +344,18 @@ def block_sizes(width: int, dtype: torch.dtype, fields: Collection[str] = ()) ->
         "enable_fp_fusion": True,
     }  # fmt: skip
     return sizes if large or WIDE & set(fields) else sizes | {"maxnreg": 128}
+
+
+def walkers(blocks: int, lanes: int, at_once: int) -> int:
+    """Programs that share the row blocks of a head, each with a slice of its own for what is summed over queries.
+
+    The fewest that keep the device busy, so that slices, 4 n bytes a program and sum, stay few and in the L2 cache.
+    """
+    most = 8 * at_once
+    fits = (
+        waves * at_once // lanes for waves in range(1, 9) if waves * at_once // lanes * lanes >= BUSY * waves * at_once
+    )
+    return min(blocks, next(fits, max(1, most // lanes)))
 
 
 def interpreted() -> bool:

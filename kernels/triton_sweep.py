@@ -111,7 +111,7 @@ def put(pointer, place, value, inside):
 
 @triton.jit
 def add(pointer, place, value, inside):
-    """Add to a program's own slice."""
+    """Add to a program's own slice. Other threads may store than load: turns are kept apart by a barrier."""
     tl.store(pointer + place, tl.load(pointer + place, mask=inside, other=0.0) + value, mask=inside)
 
 
@@ -214,7 +214,7 @@ def sweep(
         weighted = tl.zeros([BLOCK_Q, GROUPS], tl.float32)
         summed = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
 
-        # keys, low [edge] open_low [open] open_high [edge] high: part 0 has both edges, which need a mask
+        # keys, low [edge] open_low [open] open_high [edge] high: part 0 has both edges, whose masked code is one copy
         low, high = key_range(call, first, last)
         low = low // BLOCK_K * BLOCK_K
         open_low, open_high = open_range(call, first, last, low, high, BLOCK_K)
@@ -243,8 +243,8 @@ def sweep(
                 if PEAK:
                     here = tl.max(tl.max(z, 2), 1)
                     if out.argmax_key is not None:
-                        at_peak = tl.where(z == here[:, None, None], key, call.keys)
-                        at_peak = tl.min(tl.min(at_peak, 2), 1)
+                        at_peak = tl.where(z == here[:, None, None], columns(BLOCK_K), BLOCK_K)
+                        at_peak = start + tl.min(tl.min(at_peak, 2), 1)
                     here *= unit
                     if out.argmax_key is not None:
                         earlier = tl.where(here == peak, tl.minimum(best, at_peak), best)  # edges come first
@@ -263,10 +263,8 @@ def sweep(
                     clipped = carry(out.clipped_distance, shrink, clipped)
                     duplicate = carry(marks.query_token, shrink, duplicate)  # both token fields or none
                     induction = carry(marks.query_token, shrink, induction)
-                    masses = carry(out.group_mass, shrink, masses)
-                    weighted = carry(out.value_weighted_mass, shrink, weighted)
-                    summed = carry(out.output, shrink, summed)
                 else:
+                    shrink = tl.full([BLOCK_Q, 1], 1.0, tl.float32)
                     x = lowered(z, unit, known)
                     if marks.real is not None:
                         x = tl.minimum(x, 0.0)  # what a logsumexp of padding may be: its weights must be numbers
@@ -305,18 +303,19 @@ def sweep(
                     key_label = tl.load(marks.key_group + keys_at + lane, mask=lane < call.keys, other=-1)
                     one_hot = (key_label[:, None] == group[None, :]).to(tl.float16)
                     if out.group_mass is not None:
-                        masses = sums_by_group(upper, lower, one_hot, masses)
+                        masses = sums_by_group(upper, lower, one_hot, masses, shrink)
                     if out.value_weighted_mass is not None:
                         value_norm = tl.load(marks.value_norm + values_at + key, mask=key < call.keys, other=0.0)
                         upper_part, lower_part = halves(whole(p * value_norm, BLOCK_Q, BLOCK_K))
-                        weighted = sums_by_group(upper_part, lower_part, one_hot, weighted)
+                        weighted = sums_by_group(upper_part, lower_part, one_hot, weighted, shrink)
                 if out.output is not None:
                     at = (values_at + lane)[:, None] * D_VALUE + column[None, :]
                     v = tl.load(
                         marks.value + at, mask=(lane < call.keys)[:, None] & (column < D_VALUE)[None, :], other=0.0
                     )
                     p_v = whole(p * UNIT, BLOCK_Q, BLOCK_K).to(v.dtype)
-                    summed += tl.dot(p_v, v, input_precision=PRECISION)
+                    here_v = tl.dot(p_v, v, input_precision=PRECISION)
+                    summed = tl.fma(summed, tl.broadcast_to(shrink, summed.shape), here_v)  # as in sums_by_group
 
                 # sums over queries
                 here_k = lane < call.keys

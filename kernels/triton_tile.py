@@ -42,16 +42,19 @@ def columns(BLOCK_K: tl.constexpr):
 
 @triton.jit
 def halves(p):
-    """UNIT p, up to 4 UNIT, as a sum of two half-precision numbers, to 2^-23 of itself and 2^-39 of 1."""
+    """UNIT p, below 4 UNIT, as a sum of two half-precision numbers, to 2^-23 of itself and 2^-39 of 1."""
     large = p * UNIT
     upper = large.to(tl.float16)
     return upper, (large - upper.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
-def sums_by_group(upper, lower, one_hot, so_far):
-    """so_far + UNIT p @ one_hot, [row, GROUPS], from the halves of p; `one_hot` [key, GROUPS] in half precision."""
-    return tl.dot(lower, one_hot, tl.dot(upper, one_hot, so_far))
+def sums_by_group(upper, lower, one_hot, so_far, shrink):
+    """shrink so_far + UNIT p @ one_hot, [row, GROUPS], from the halves of p; `one_hot` [key, GROUPS], half precision.
+
+    Tensor cores cut off what they add up: over all keys that would come to 1e-4, so they add up one block alone.
+    """
+    return tl.fma(so_far, tl.broadcast_to(shrink, so_far.shape), tl.dot(lower, one_hot, tl.dot(upper, one_hot)))
 
 
 @triton.jit
@@ -62,7 +65,7 @@ def by_query_group(asking, upper, lower):
 
 @triton.jit
 def over_rows(p, counts, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
-    """sum of p over the rows that count, [key], to 2^-21 of itself: pairs in a thread, then products with 1.
+    """sum of p over the rows that count, [key], to 2^-20 of itself: pairs in a thread, then products with 1.
 
     A tensor core takes 10 bits of a float32, so each sum of a pair is given as its upper bits and what is left.
     """
@@ -85,7 +88,7 @@ def distances(
         sum p |i - j| = |b sum p - sum p c|        sum p (i - j)^2 = b (b sum p - 2 sum p c) + sum p c^2
 
     where c are the same few constants in every block. Near keys take each distance as it is: there b^2 would cancel.
-    `share` is sum p, [row, PARTS]; `away` the least distance of a row and a key, where all keys are on one side.
+    `share` is sum p, [row, PARTS]; `away` the least distance of a row and a key, 0 or less if keys are on both sides.
     """
     reach = tl.cast(BLOCK_K, tl.float32)
     if out.clipped_distance is not None:

@@ -55,7 +55,9 @@ def test_the_machine_code_of_a_tile_is_counted():
     instructions = script("instructions")
     tile = ["HGMMA.64x64x16.F32.BF16 R24, gdesc[UR20], R24", "MUFU.EX2 R1, R2", *["FADD R1, R1, R2"] * 30]
     found = instructions.cycles(tile, threads=256, pairs=128 * 64)
-    assert found == {"issue": 32 * 8 / 4, "tensor": 64 * 64 * 16 * 2 / 2048, "special": 256 / 16}
+    assert found == {
+        "issue": 32 * 8 / 4, "tensor": 64 * 64 * 16 * 2 / 2048, "special": 256 / 16, "memory": 2 * 128 * 16 * 2 / 128
+    }  # fmt: skip
     assert instructions.cycles(tile, threads=256, pairs=64 * 64)["issue"] == 128
     wide = [text.replace("BF16", "TF32") for text in tile]
     assert instructions.cycles(wide, threads=256, pairs=128 * 64)["tensor"] == 2 * found["tensor"]
