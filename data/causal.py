@@ -5,6 +5,7 @@ as many heads, and all others (`complement`). Differences are paired by prompt; 
 prompts. `effect` is how far a difference lies from the mean of the random sets' differences, in standard deviations:
 d / sqrt(sd^2 + se^2), where sd is the spread of the sets and se the standard error of d over clusters of prompts. With
 sd alone it would grow without end where random sets do nothing; with se it is never more than the prompts can tell.
+Where all prompts of a score of 0 and 1 go one way, se is that of two shares with a success and a failure added to each.
 NaN, and `no_effect` says why, below 5 random sets, below 5 clusters, and where neither sets nor prompts differ.
 """
 
@@ -89,12 +90,14 @@ def table_of(runs: Mapping[str, Run]) -> pd.DataFrame:
     clusters = base.examples()["cluster"].to_numpy()
     lines = []
     for score, card in base.header["probes"].items():
-        plain = values_of(base, score)
+        plain, binary = values_of(base, score), bool(card["binary"])
         random = values_of(runs[RANDOM], score) if RANDOM in runs else np.zeros((len(plain), 0))
         for name, run in runs.items():
             values = values_of(run, score)
-            line = _line(values, plain, clusters, binary=bool(card["binary"]))
-            effect, why = (np.nan, "") if name in (UNEDITED, RANDOM) else effect_of(values[:, 0], random, clusters)
+            line = _line(values, plain, clusters, binary=binary)
+            effect, why = (
+                (np.nan, "") if name in (UNEDITED, RANDOM) else effect_of(values[:, 0], random, clusters, binary=binary)
+            )
             n = line.pop("n")
             lines.append({"condition": name, "score": score} | line | {"effect": effect, "n": n, "no_effect": why})
     return pd.DataFrame(lines)
@@ -112,7 +115,7 @@ def _line(values: np.ndarray, plain: np.ndarray, clusters: np.ndarray, *, binary
     return line | {"n": int(found["n"][0])}
 
 
-def effect_of(values: np.ndarray, sets: np.ndarray, clusters: np.ndarray) -> tuple[float, str]:
+def effect_of(values: np.ndarray, sets: np.ndarray, clusters: np.ndarray, *, binary: bool = False) -> tuple[float, str]:
     """(the effect of an edit's values [example] beside those of random sets [example, set], why there is none).
 
     >>> prompts = np.arange(8)
@@ -120,6 +123,8 @@ def effect_of(values: np.ndarray, sets: np.ndarray, clusters: np.ndarray) -> tup
     2.6458
     >>> effect_of(prompts % 2.0, np.zeros((8, 4)), prompts)
     (nan, 'fewer than 5 random sets')
+    >>> round(effect_of(np.ones(8), np.zeros((8, 5)), prompts, binary=True)[0], 4)  # every prompt turned
+    6.6667
     """
     if sets.shape[1] < MIN_SETS:
         return float("nan"), f"fewer than {MIN_SETS} random sets"
@@ -129,6 +134,9 @@ def effect_of(values: np.ndarray, sets: np.ndarray, clusters: np.ndarray) -> tup
         return float("nan"), f"fewer than {MIN_CLUSTERS} independent prompts"
     distance = float(sums.sum() / count)
     error = np.sqrt(((sums - distance * counts) ** 2).sum() * groups / (groups - 1)) / count
+    if binary and not error > ROUNDING and abs(distance) > ROUNDING:
+        shares = [(one.mean() * groups + 1) / (groups + 2) for one in (values, sets)]
+        error = np.sqrt(sum(share * (1 - share) for share in shares) / groups)
     deviation = float(np.hypot(sets.mean(0).std(ddof=1), error))
     if not deviation > ROUNDING:
         return float("nan"), "neither random sets nor prompts differ"

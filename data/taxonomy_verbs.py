@@ -40,7 +40,7 @@ def taxonomy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=("agglomerative", "kmeans"), default="agglomerative", help="default: Ward")
     parser.add_argument("--stratum", help="readings of this stratum (default: the length with most examples)")
     parser.add_argument("--draws", type=at_least(1), default=100, help="pairs of resamples (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the resamples (default: 0)")
     parser.add_argument("--heads", action="store_true", help="also a line for each head")
     parser.add_argument("--json", action="store_true", help="everything as JSON")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from math import isfinite
 
 PIPED = 240
 """Characters a table may be wide where the output is a file or a pipe."""
@@ -25,6 +27,20 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+def number_above(bound: float, *, or_equal: bool = False) -> Callable[[str], float]:
+    """The type of an argument that is a number above `bound`."""
+
+    def number(text: str) -> float:
+        with suppress(ValueError):
+            value = float(text)
+            if isfinite(value) and (value > bound or (or_equal and value == bound)):
+                return value
+        said = f"of {bound:g} or more" if or_equal else f"above {bound:g}"
+        raise argparse.ArgumentTypeError(f"expected a number {said}; came {text!r}")
+
+    return number
 
 
 def screen_lines() -> int:

@@ -26,6 +26,7 @@ from ..kernels import bench as kernels
 from ..kernels.timing import Provider, compare, device_name, peak_and_seconds
 from .batching import batch
 from .catalog import all_probes
+from .early import TABLES
 from .edits.edit import Edit
 from .forward import edited, observe
 from .models import Model
@@ -35,7 +36,6 @@ from .rows import ChunkTables
 
 USUAL_PROBES = ("entropy", "first_token_mass", "sink_rate", "effective_keys", "group_mass")
 OF_MODEL = ("model", "edits")
-TABLES = ("kernels", *OF_MODEL)
 REPEATS = {"cpu": 5, "cuda": 20}
 
 

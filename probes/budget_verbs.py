@@ -36,7 +36,7 @@ def budget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=at_least(1), default=40, help="prompts in all (default: 40)")
     parser.add_argument("--orders", type=at_least(2), default=10, help="random orders (default: 10)")
     parser.add_argument("--top", type=at_least(1), default=20, help="readings shown (default: 20)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of prompts and random orders (default: 1)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="seed of prompts and random orders (default: 1)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="scores and curves as JSON")
 

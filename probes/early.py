@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 LAYERS, HEADS = ("num_hidden_layers", "n_layer", "num_layers"), ("num_attention_heads", "n_head", "num_heads")
 """What the numbers of layers and of heads in each are called in a config.json."""
+TABLES = ("kernels", "model", "edits")
+"""What `headatlas bench` measures."""
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64", "float", "half", "double")
 
 ENTRY_POINTS = "headatlas.probes"
@@ -125,7 +127,7 @@ def _config_of(args: argparse.Namespace) -> Path | None:
     folder = organism_path(name) if name.startswith("organism:") else Path(name)
     if folder.is_dir():
         return folder / "config.json"
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         raise not_found(name, FileNotFoundError("there is no such folder"))
     from huggingface_hub import constants, try_to_load_from_cache
 

@@ -67,7 +67,7 @@ def edit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=at_least(1), default=60, help="prompts in all (default: 60)")
     parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
     parser.add_argument("--spare", metavar="L0H6,...", help="heads that no random set may have")
-    parser.add_argument("--seed", type=int, default=1, help="seed of prompts and random sets (default: 1)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="seed of prompts and random sets (default: 1)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
 
@@ -80,6 +80,8 @@ def edit_run(args: argparse.Namespace) -> int:
     check_model(args)
     if args.policy:
         return _policy_run(args)
+    if args.heads is not None and not args.heads.strip():
+        raise UserError("--heads: expected heads like L5H1,L6H0, came an empty word; leave --heads out for all heads")
     if args.heads and args.chosen:
         raise UserError("expected --heads or --from, not both")
     given = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}

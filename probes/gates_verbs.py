@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from ..data.terminal import at_least, print_table, teach
+from ..data.terminal import at_least, number_above, print_table, teach
 from .model_argument import add_model, load_model
 
 GATES_HELP = """\
@@ -31,8 +31,13 @@ def gates_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recent", type=at_least(1), default=16, help="last tokens it keeps (default: 16)")
     parser.add_argument("--steps", type=at_least(1), default=400, help="steps of Adam (default: 400; the paper: 2000)")
     parser.add_argument("--folds", type=at_least(1), default=5, help="trainings, each on its own prompts (default: 5)")
-    parser.add_argument("--price", type=float, default=0.05, help="weight of the mean gate in the loss (default: 0.05)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of prompts and batches (default: 0)")
+    parser.add_argument(
+        "--price",
+        type=number_above(0, or_equal=True),
+        default=0.05,
+        help="weight of the mean gate in the loss (default: 0.05)",
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of prompts and batches (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="the run as JSON")
 

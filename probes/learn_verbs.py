@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from ..data.terminal import at_least, print_table, teach
+from ..data.terminal import at_least, number_above, print_table, teach
 from .model_argument import add_model, load_model
 
 if TYPE_CHECKING:
@@ -50,9 +50,11 @@ def learn_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--controls", type=at_least(1), default=5, help="draws of the control labels (default: 5)")
     parser.add_argument(
-        "--penalty", type=float, default=1.0, help="inverse strength of the L2 penalty, C (default: 1.0)"
+        "--penalty", type=number_above(0), default=1.0, help="inverse strength of the L2 penalty, C (default: 1.0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of prompts, folds and control labels (default: 0)")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="seed of prompts, folds and control labels (default: 0)"
+    )
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--batch-tokens", type=at_least(1), default=8192, help="tokens of one forward (default: 8192)")
     parser.add_argument("--baselines", action="store_true", help="also from the model with random weights")

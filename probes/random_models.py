@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from .loading import load
-from .models import Model
+if TYPE_CHECKING:
+    from .models import Model
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,10 @@ class RandomModel:
 
     def make(self, width: int, length: int, device: str = "cpu") -> Model:
         """The model with heads of `width`, for `length` tokens; float32 on a CPU, bfloat16 elsewhere."""
+        import torch
         from transformers import AutoModelForCausalLM
+
+        from .loading import load
 
         torch.manual_seed(0)
         dtype = torch.float32 if device == "cpu" else torch.bfloat16

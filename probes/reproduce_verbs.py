@@ -31,7 +31,7 @@ def reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     add_loading(parser)
     parser.add_argument("--data", help="other data than the table's own: the paper's in a file, or an organism's words")
     parser.add_argument("--examples", type=at_least(1), help="prompts of each run (default: the table's number)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
     parser.add_argument("--markdown", action="store_true", help="the list of tables of the README")

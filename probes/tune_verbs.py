@@ -74,7 +74,9 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recent", type=at_least(1), help="last keys that `mask` keeps")
     parser.add_argument("--threshold", type=float, help="what makes a hidden sink (default: 5 / tokens)")
     parser.add_argument("--sets", type=at_least(0), default=20, help="random sets of heads (default: 20)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of prompts, halves and random sets (default: 1)")
+    parser.add_argument(
+        "--seed", type=at_least(0), default=1, help="seed of prompts, halves and random sets (default: 1)"
+    )
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--json", action="store_true", help="the tables as JSON")
 

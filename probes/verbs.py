@@ -148,7 +148,7 @@ def measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", type=at_least(1), default=32, help="prompts in all, spread over the data's grid (default: 32)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the prompts (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of the prompts (default: 0)")
     parser.add_argument("--store", default="runs", help="folder of runs (default: runs)")
     parser.add_argument("--batch-tokens", type=at_least(1), default=8192, help="tokens of one forward (default: 8192)")
     parser.add_argument(
@@ -254,7 +254,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas train`."""
     teach(parser, "Train an organism from its recipe: the same seed gives the same weights.", TRAIN_HELP)
     parser.add_argument("recipe", help="pico-lm or pico-sink")
-    parser.add_argument("--seed", type=int, default=0, help="training seed (default: 0, the shipped one)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="training seed (default: 0, the shipped one)")
     parser.add_argument("--out", required=True, help="folder for the weights, tokenizer and certificate")
 
 
@@ -281,7 +281,7 @@ def _counts(text: str) -> list[int]:
 
 def bench_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `headatlas bench`."""
-    from .bench import TABLES
+    from .early import TABLES
     from .random_models import RANDOM_MODELS
 
     teach(parser, "Speed and memory on this machine, as ratios taken side by side in one run.", BENCH_HELP)
@@ -312,11 +312,18 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_run(args: argparse.Namespace) -> int:
     """Measure and print the tables."""
-    from .bench import TABLES, bench
+    from .early import TABLES
 
     for name in args.table:
         if name not in TABLES:
             raise UserError(f"unknown table {name!r}.{near_miss(name, TABLES)} Expected some of {', '.join(TABLES)}")
+    if args.model == "llama-8b" and args.device == "cpu":
+        raise UserError("llama-8b is drawn on a GPU of 80 GB; add --device cuda, or use --model gpt2")
+    if args.out and Path(args.out).is_file():
+        raise UserError(f"--out {args.out}: expected a folder, came a file")
+
+    from .bench import bench
+
     try:
         frame = bench(
             args.table, lengths=args.lengths, heads=args.heads, kv_heads=args.kv_heads, widths=args.widths,
