@@ -93,5 +93,15 @@ def causal_sentence(report: CausalReport) -> str:
             f" {int(random['sets'])} random sets of as many heads, from {report.drawn_from}: mean "
             f"{number(random['mean'])}, single ones {number(random['lowest'])} to {number(random['highest'])}."
         )
-        said += f" No effect is given: {line['no_effect']}." if line["no_effect"] else ""
-    return said
+    return said + "".join(f" No effect is given{where}: {why}." for where, why in _no_effects(report, chosen))
+
+
+def _no_effects(report: CausalReport, condition: str) -> list[tuple[str, str]]:
+    """(for which scores, why) where a report has no effect; for which is not said where it is all of them."""
+    lines = report.table.loc[report.table["condition"] == condition, :]
+    cards = report.runs[UNEDITED].header["probes"]
+    found = []
+    for why, some in lines.loc[lines["no_effect"] != "", :].groupby("no_effect", sort=False):
+        names = ", ".join(cards[score].get("title") or score for score in some["score"])
+        found.append(("" if len(some) == len(lines) else f" for {names}", str(why)))
+    return found

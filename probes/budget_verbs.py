@@ -88,6 +88,7 @@ def budget_run(args: argparse.Namespace) -> int:
     names = ("reading", "area", "95 %", "chance", "to half", "heads", "n")
     print_table(names, rows, right=("area", "chance", "to half", "heads", "n"))
     print(
-        f"Next: headatlas serve --store {args.store}   or   ha.stored_budget(ha.open_store(...).run({found.run.id!r}))"
+        f"Next: headatlas serve --store {args.store}   or   "
+        f"ha.stored_budget(ha.open_store({args.store!r}).run({found.run.id!r}))"
     )
     return 0
