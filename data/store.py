@@ -78,8 +78,8 @@ class Store:
     def run(self, ref: str = "latest", *, holding: str | None = None) -> Run:
         """The run called `ref`: an id, a unique prefix of one, or `latest` (that holds the probe `holding`).
 
-        Baselines and edits are meant only where nothing else is: `latest`, or a prefix, is the run rather than what it
-        is compared with.
+        Baselines, edits and failed runs are meant only where nothing else is: `latest`, or a prefix, is the run rather
+        than what it is compared with.
         """
         names = [folder.name for folder in _run_folders(self.path)]
         if ref == "latest":
@@ -87,6 +87,7 @@ class Store:
             readable = runs[runs["status"] != "unreadable"]
             if readable.empty:
                 raise StoreError(f"the store {self.path} holds no readable run. Measure something first")
+            readable = readable[readable["status"] != "failed"] if (readable["status"] != "failed").any() else readable
             own = [
                 name
                 for name, kind, base in zip(readable["run_id"], readable["kind"], readable["baseline"], strict=True)

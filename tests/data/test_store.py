@@ -132,6 +132,19 @@ def test_a_broken_header_is_listed_and_skipped_by_latest(store):
         store.run("broken")
 
 
+def test_a_failed_run_is_latest_only_where_there_is_no_other(store):
+    with pytest.raises(RuntimeError, match="stop"), store.writer(header(seed=1)) as failed:
+        raise RuntimeError("stop")
+    assert store.runs()["status"].tolist() == ["failed"]
+    assert store.run().id == failed.path.name
+    with store.writer(header()) as writer:
+        fill(writer)
+    with pytest.raises(RuntimeError, match="stop"), store.writer(header(seed=2)):
+        raise RuntimeError("stop")
+    assert store.runs()["status"].tolist() == ["failed", "done", "failed"]
+    assert store.run().id == writer.path.name
+
+
 def test_a_newer_schema_is_refused(store):
     with store.writer(header()) as writer:
         fill(writer)
