@@ -87,7 +87,8 @@ class Store:
             readable = runs[runs["status"] != "unreadable"]
             if readable.empty:
                 raise StoreError(f"the store {self.path} holds no readable run. Measure something first")
-            readable = readable[readable["status"] != "failed"] if (readable["status"] != "failed").any() else readable
+            sound = readable[readable["status"] != "failed"]
+            readable = readable if sound.empty else sound
             own = [
                 name
                 for name, kind, base in zip(readable["run_id"], readable["kind"], readable["baseline"], strict=True)

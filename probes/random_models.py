@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..data.errors import UserError
 
 if TYPE_CHECKING:
     from .models import Model
@@ -21,6 +26,14 @@ class RandomModel:
     lengths: tuple[int, ...]
     feed_forward: int | None = None
     """Width of a gated feed-forward layer; None: a GPT-2, which has four times the width of its stream."""
+
+    def weights(self, width: int) -> int:
+        """How many numbers it holds with heads of `width`; biases, norms and positions are not counted."""
+        stream, shared = self.heads * width, self.kv_heads * width
+        if self.feed_forward is None:
+            return self.vocabulary * stream + 12 * self.layers * stream**2
+        layer = 2 * stream * stream + 2 * stream * shared + 3 * stream * self.feed_forward
+        return 2 * self.vocabulary * stream + self.layers * layer
 
     def make(self, width: int, length: int, device: str = "cpu") -> Model:
         """The model with heads of `width`, for `length` tokens; float32 on a CPU, bfloat16 elsewhere."""
@@ -50,6 +63,25 @@ class RandomModel:
             num_hidden_layers=self.layers, num_attention_heads=self.heads, num_key_value_heads=self.kv_heads,
             head_dim=width, max_position_embeddings=length, **ends,
         )  # fmt: skip
+
+
+def check_fits(name: str, widths: Sequence[int] | None, free: Callable[[], float | None]) -> None:
+    """Refuse a random model whose float32 weights are more than the `free()` bytes of this machine's memory."""
+    kind = RANDOM_MODELS[name]
+    for width in widths or kind.widths:
+        need, have = 4.0 * kind.weights(width), free()
+        if have is not None and need > have:
+            raise UserError(
+                f"{name} with heads of {width} takes {need / 1e9:.1f} GB on a CPU, this machine has {have / 1e9:.1f} "
+                f"GB free; add --device cuda, or use smaller --widths or another --model"
+            )
+
+
+def free_memory() -> float | None:
+    """Bytes that are free; None where the system does not say."""
+    path = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", path.read_text()) if path.exists() else None
+    return None if found is None else 1024.0 * int(found[1])
 
 
 RANDOM_MODELS = {

@@ -313,12 +313,13 @@ def bench_arguments(parser: argparse.ArgumentParser) -> None:
 def bench_run(args: argparse.Namespace) -> int:
     """Measure and print the tables."""
     from .early import TABLES
+    from .random_models import check_fits, free_memory
 
     for name in args.table:
         if name not in TABLES:
             raise UserError(f"unknown table {name!r}.{near_miss(name, TABLES)} Expected some of {', '.join(TABLES)}")
-    if args.model == "llama-8b" and args.device == "cpu":
-        raise UserError("llama-8b is drawn on a GPU of 80 GB; add --device cuda, or use --model gpt2")
+    if args.device == "cpu" and args.table != ["kernels"]:
+        check_fits(args.model, args.widths, free_memory)
     if args.out and Path(args.out).is_file():
         raise UserError(f"--out {args.out}: expected a folder, came a file")
 

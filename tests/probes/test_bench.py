@@ -10,7 +10,7 @@ from headatlas.data.errors import UserError
 from headatlas.kernels import bench as kernels
 from headatlas.probes import bench as module
 from headatlas.probes.bench import bench, model_providers
-from headatlas.probes.random_models import RANDOM_MODELS
+from headatlas.probes.random_models import RANDOM_MODELS, check_fits
 
 TINY = replace(RANDOM_MODELS["llama-8b"], layers=2, heads=4, kv_heads=2, vocabulary=60, feed_forward=40)
 
@@ -79,6 +79,14 @@ def test_the_kernels_table_takes_heads_and_widths(quick):
     assert sorted(set(zip(frame["heads"], frame["kv_heads"], frame["d_head"]))) == [(4, 2, 8), (4, 2, 16)]
     with pytest.raises(UserError, match="expected a number of kv heads that divides 4 heads, got 3"):
         bench(["kernels"], heads=4, kv_heads=3)
+
+
+def test_a_model_that_the_memory_does_not_hold_is_refused():
+    assert RANDOM_MODELS["llama-8b"].weights(128) == 7_241_465_856
+    check_fits("gpt2", None, lambda: 1e9)
+    check_fits("llama-8b", None, lambda: None)
+    with pytest.raises(UserError, match=r"takes 29\.0 GB on a CPU, this machine has 20\.0 GB free"):
+        check_fits("llama-8b", None, lambda: 2e10)
 
 
 def test_the_command_line_names_the_model(tiny, quick, capsys):

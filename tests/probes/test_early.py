@@ -39,7 +39,6 @@ def refused(*words, barred=("torch", "transformers"), cwd=None):
         (("learn", MODEL, "--label", "label", "--penalty", "0"), "expected a number above 0; came '0'"),
         (("gates", MODEL, "--price", "-1"), "expected a number of 0 or more; came '-1'"),
         (("bench", "nope"), "unknown table 'nope'. Expected some of kernels, model, edits"),
-        (("bench", "--model", "llama-8b"), "llama-8b is drawn on a GPU of 80 GB; add --device cuda"),
         (("edit", MODEL, "--heads", "L9H9"), "there is no head L9H9; there are 6 layers"),
         (("edit", MODEL, "--heads", "L0H9"), "there is no head L0H9; layer 0 has 8 heads"),
         (("edit", MODEL, "--spare", "L9H0"), "--spare: there is no head L9H0"),
