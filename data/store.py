@@ -87,7 +87,7 @@ class Store:
             readable = runs[runs["status"] != "unreadable"]
             if readable.empty:
                 raise StoreError(f"the store {self.path} holds no readable run. Measure something first")
-            sound = readable[readable["status"] != "failed"]
+            sound = readable.loc[readable["status"] != "failed", :]
             readable = readable if sound.empty else sound
             own = [
                 name
