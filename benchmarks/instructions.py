@@ -27,7 +27,8 @@ import torch
 import triton
 from headatlas.kernels.triton_bands import key_bands, row_bands
 from headatlas.kernels.triton_scores import Call
-from headatlas.kernels.triton_stats import FINAL, TOKEN_FIELDS, UNBOUNDED, block_sizes
+from headatlas.kernels.triton_shapes import block_sizes
+from headatlas.kernels.triton_stats import FINAL, TOKEN_FIELDS, UNBOUNDED
 from headatlas.kernels.triton_sweep import Marks, Out, sweep
 from headatlas.kernels.triton_tokens import equal_keys
 from triton.backends.compiler import GPUTarget

@@ -31,6 +31,7 @@ from .selected import BASES, selected_stats
 from .stats import BLOCK_SIZE, FIELDS, ROW, parameters, split_name
 from .triton_bands import key_bands, row_bands
 from .triton_scores import Call
+from .triton_shapes import at_once, block_sizes, walkers
 from .triton_sweep import GROUPS as GROUP_COLUMNS
 from .triton_sweep import Marks, Out, sweep
 from .triton_tokens import equal_keys
@@ -43,18 +44,12 @@ WIDEST = 256
 """Largest head size, in half precision; half of it in float32."""
 MOST = 65535
 """Heads of all examples together: the second axis of a grid."""
-PROGRAMS = 264
-"""Programs that run at once where the device does not say: two on each multiprocessor of an H100."""
-BUSY = 0.9
-"""Share of them that should have work."""
 TOKEN_FIELDS = ("duplicate_mass", "induction_mass")
 """Fields of a sweep that compare tokens."""
 COUNTS = ("duplicate_keys", "induction_keys")
 """Fields that all heads share, and that need no sweep."""
 FINAL = frozenset({"received", "received_by_group", "received_entropy", "pooled_mean", "pooled_max"})
 """Fields of a sweep that need final weights, so a given logsumexp."""
-WIDE = frozenset({*TOKEN_FIELDS, "value_weighted_mass", "logit_sum", "logit_sum_squares", "output"})
-"""Fields that take many registers: without them two programs of 8 warps fit a multiprocessor."""
 AFTER = frozenset({"window_mass", "future_average", "weight_at"}) | BASES
 """Fields that are found from logsumexp once the sweeps are done."""
 
@@ -174,13 +169,6 @@ class Launch:
         """The unit of value_weighted_mass, [batch, kv_head, 1], never 0."""
         return self.value_norms.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
-    @property
-    def at_once(self) -> int:
-        """Programs that the device runs at the same time, two on a multiprocessor."""
-        if not self.query.is_cuda:
-            return PROGRAMS
-        return 2 * torch.cuda.get_device_properties(self.query.device).multi_processor_count
-
     def sizes(self, fields: Collection[str] = ()) -> dict[str, Any]:
         """Compile-time sizes of the kernel that finds these fields."""
         return block_sizes(self.query.shape[-1], self.dtype, fields)
@@ -194,7 +182,7 @@ class Launch:
         blocks, lanes = triton.cdiv(queries * pack, sizes["BLOCK_Q"]), batch * heads // pack
         programs = blocks
         if names & {"received", "received_by_group", "received_entropy"}:
-            programs = walkers(blocks, lanes, self.at_once)
+            programs = walkers(blocks, lanes, at_once(self.query.device))
         out = Out(*(self.allocate(base, programs) if base in spelled else None for base in Out._fields))
         value = self.inputs.value.shape[-1] if "output" in names else 1  # type: ignore[union-attr]
         sizes |= {"D_VALUE": value, "BLOCK_V": max(16, triton.next_power_of_2(value)), "PACK": pack}
@@ -329,33 +317,6 @@ class Launch:
         if base == "pooled_mean":
             return values / block_count(inputs).clamp(min=1)[:, None, :, None]
         return values
-
-
-def block_sizes(width: int, dtype: torch.dtype, fields: Collection[str] = ()) -> dict[str, Any]:
-    """Head size, block shapes, precision of dot products, and the compiler's options, for a kernel of these fields.
-
-    Registers are capped where two programs of a multiprocessor are worth more than a few that spill.
-    """
-    padded = max(16, triton.next_power_of_2(width))
-    large = padded * dtype.itemsize > 256
-    sizes = {
-        "D": width, "BLOCK_D": padded, "BLOCK_Q": BLOCK_SIZE if large else 2 * BLOCK_SIZE, "BLOCK_K": BLOCK_SIZE,
-        "PRECISION": "tf32x3" if dtype == torch.float32 else "tf32", "num_warps": 4 if large else 8, "num_stages": 2,
-        "enable_fp_fusion": True,
-    }  # fmt: skip
-    return sizes if large or WIDE & set(fields) else sizes | {"maxnreg": 128}
-
-
-def walkers(blocks: int, lanes: int, at_once: int) -> int:
-    """Programs that share the row blocks of a head, each with a slice of its own for what is summed over queries.
-
-    The fewest that keep the device busy, so that slices, 4 n bytes a program and sum, stay few and in the L2 cache.
-    """
-    most = 8 * at_once
-    fits = (
-        waves * at_once // lanes for waves in range(1, 9) if waves * at_once // lanes * lanes >= BUSY * waves * at_once
-    )
-    return min(blocks, next(fits, max(1, most // lanes)))
 
 
 def interpreted() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import headatlas
 import pytest
 import torch
-from headatlas.kernels import dispatch
+from headatlas.kernels import dispatch, triton_shapes
 from headatlas.kernels import triton_stats as host
 from headatlas.kernels.inputs import AttentionInputs, Visibility
 from headatlas.kernels.reference import reference_stats
@@ -232,7 +232,7 @@ def test_the_same_call_gives_the_same_bits(device):
 
 @pytest.mark.parametrize("slices", [1, 2])
 def test_key_sums_do_not_depend_on_the_number_of_slices(slices, monkeypatch):
-    monkeypatch.setattr(host, "PROGRAMS", 2 * slices)
+    monkeypatch.setattr(triton_shapes, "PROGRAMS", 2 * slices)
     call = make(batch=1, heads=2, kv_heads=2, queries=300)
     needs = frozenset({"received", "received_by_group"})
     assert_equal(triton_stats(call, needs), reference_stats(call, needs))
@@ -309,7 +309,7 @@ def test_float32_heads_that_no_shared_memory_holds_are_refused(monkeypatch):
     ],
 )
 def test_programs_share_a_head_as_far_as_keeps_the_device_busy(blocks, lanes, slices):
-    assert host.walkers(blocks, lanes, 264) == slices
+    assert triton_shapes.walkers(blocks, lanes, 264) == slices
 
 
 def test_dispatch_says_which_and_why(monkeypatch):
